@@ -1,0 +1,171 @@
+"""Takes over what a dead agent left: what runs is watched again, what is missing is started, nothing twice.
+
+Every instance has its row before it has its process, and its uuid in the environment of the process; so even what was
+spawned a microsecond before the kill is found. After a reboot nothing runs, and everything wanted starts again in the
+order of its dependencies.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+from deploy_code.drivers.base import Running
+from deploy_code.model import Gate, Instance, Phase, Policy, Wanted
+
+from .instance import STOP_SIGNAL, STOP_TIMEOUT, Supervisor
+from .keeper import Keeper
+from .records import Loaded
+from .wanted import Entry
+
+_MEANT_TO_RUN = (Phase.STARTING, Phase.READY, Phase.UNREADY, Phase.STOPPING)
+_UNKNOWN = "interrupted, its result is unknown; only another deploy runs it again"
+
+
+async def take_over(keeper: Keeper, loaded: Loaded) -> None:
+    """Put ``keeper`` where the last agent was, then make it go on.
+
+    First every row is understood, then all begin: what starts anew may ask where the others answer.
+    """
+    keeper.load(loaded.wanted)
+    adoption = _Adoption(keeper, await _lost_and_found(keeper, loaded.instances))
+    found = [await adoption.adopt(instance) for instance in loaded.instances]
+    for taken in found:
+        keeper.supervise(taken.supervisor)
+    for taken in found:
+        _go_on(taken)
+    keeper.reconcile_all()
+
+
+class _Taken(NamedTuple):
+    supervisor: Supervisor
+    alive: bool = False
+
+
+def _go_on(taken: _Taken) -> None:
+    supervisor = taken.supervisor
+    if taken.alive:
+        supervisor.watch_again()
+    if not supervisor.entry.wanted.replicas:
+        supervisor.retire(None)
+    elif supervisor.entry.settled:
+        supervisor.settled()
+
+
+async def _lost_and_found(keeper: Keeper, instances: list[Instance]) -> dict[str, Running]:
+    """Processes of rows that do not name one: the last agent died between the row and the record of the spawn."""
+    nameless = [
+        i.uuid for i in instances if not i.pid and i.boot_id == keeper.boot_id and i.phase in _MEANT_TO_RUN
+    ]
+    return await keeper.driver.find_spawned(nameless) if nameless else {}
+
+
+class _Adoption:
+    """Decides for each row what has become of it."""
+
+    def __init__(self, keeper: Keeper, spawned: dict[str, Running]) -> None:
+        self._keeper = keeper
+        self._spawned = spawned
+
+    async def adopt(self, instance: Instance) -> _Taken:
+        keeper = self._keeper
+        entry = keeper.wanted.get((instance.service, instance.revision)) or _unwanted(instance)
+        running = self._running(instance, one_shot=entry.wanted.content.one_shot)
+        if instance.boot_id not in ("", keeper.boot_id):
+            return await self._after_reboot(entry, instance)
+        if running is not None:
+            return await self._take(entry, instance, running)
+        return await self._take_ended(entry, instance)
+
+    def _running(self, instance: Instance, *, one_shot: bool) -> Running | None:
+        """The process that the row speaks of, dead or alive; None where there cannot be one."""
+        if instance.phase not in _MEANT_TO_RUN or instance.boot_id != self._keeper.boot_id:
+            return None
+        status_path = self._keeper.launcher.folders.status_path(instance.uuid) if one_shot else ""
+        found = self._spawned.get(instance.uuid)
+        if found is not None:
+            return dataclasses.replace(found, status_path=status_path)
+        if not instance.pid:
+            return None
+        return Running(
+            uuid=instance.uuid,
+            pid=instance.pid,
+            start_time=instance.start_time,
+            boot_id=instance.boot_id,
+            status_path=status_path,
+            handler=instance.handler,
+        )
+
+    async def _take(self, entry: Entry, instance: Instance, running: Running) -> _Taken:
+        """It runs, or did when it was last seen; the driver's ``wait`` tells which, and how it ended."""
+        alive = await self._keeper.driver.find(running)
+        instance = instance.but(pid=running.pid, start_time=running.start_time)
+        if instance.phase is Phase.STOPPING and entry.wanted.replicas:
+            entry = _unwanted(instance)
+        return _Taken(Supervisor(self._keeper, entry, instance, running=running), alive)
+
+    async def _take_ended(self, entry: Entry, instance: Instance) -> _Taken:
+        """No process: it had ended before, or was recorded and never spawned."""
+        if entry.wanted.content.one_shot and instance.phase is Phase.STARTING:
+            instance = await self._one_shot_unseen(entry, instance)
+        elif instance.phase in _MEANT_TO_RUN:
+            instance = instance.but(phase=Phase.STARTING)
+        return _Taken(Supervisor(self._keeper, entry, instance))
+
+    async def _one_shot_unseen(self, entry: Entry, instance: Instance) -> Instance:
+        """A one-shot that was about to be spawned: its wrapper may have run to the end unseen."""
+        content = entry.wanted.content
+        outcome = await self._keeper.records.one_shot_outcome(instance.service, content)
+        if outcome != "started":
+            return instance
+        running = Running(
+            uuid=instance.uuid,
+            pid=0,
+            start_time=0,
+            boot_id=instance.boot_id,
+            status_path=self._keeper.launcher.folders.status_path(instance.uuid),
+        )
+        exit_ = await self._keeper.driver.wait(running)
+        if exit_.code is None and exit_.signal is None:
+            await self._keeper.records.end_one_shot(instance.service, content, "unknown", None)
+            return instance.but(phase=Phase.FAILED, gate=Gate.FAILED, note=_UNKNOWN)
+        outcome = "completed" if exit_.ok else "failed"
+        await self._keeper.records.end_one_shot(instance.service, content, outcome, exit_)
+        phase, gate = (Phase.COMPLETED, Gate.OPEN) if exit_.ok else (Phase.FAILED, Gate.FAILED)
+        return instance.but(phase=phase, gate=gate, exit=exit_, note="" if exit_.ok else str(exit_))
+
+    async def _after_reboot(self, entry: Entry, instance: Instance) -> _Taken:
+        """Everything wanted starts again when its dependencies allow; a one-shot only if it never ran."""
+        instance = instance.but(
+            pid=0, start_time=0, ready_at=0.0, next_start_at=0.0, boot_id=self._keeper.boot_id
+        )
+        if entry.wanted.content.one_shot:
+            instance = await self._one_shot_after_reboot(entry, instance)
+        else:
+            instance = instance.but(phase=Phase.WAITING, note="waits for its dependencies after a reboot")
+        self._keeper.records.save(instance)
+        return _Taken(Supervisor(self._keeper, entry, instance))
+
+    async def _one_shot_after_reboot(self, entry: Entry, instance: Instance) -> Instance:
+        content = entry.wanted.content
+        match await self._keeper.records.one_shot_outcome(instance.service, content):
+            case "completed":
+                return instance.but(phase=Phase.COMPLETED, gate=Gate.OPEN)
+            case "started":
+                await self._keeper.records.end_one_shot(instance.service, content, "unknown", None)
+                return instance.but(phase=Phase.FAILED, gate=Gate.FAILED, note=_UNKNOWN)
+            case "":
+                return instance.but(phase=Phase.WAITING)
+            case _:
+                return instance.but(phase=Phase.FAILED, gate=Gate.FAILED)
+
+
+def _unwanted(instance: Instance) -> Entry:
+    """An orphan, ours by record and wanted by nobody, or one that was being stopped: how to stop it is in its row."""
+    remembered = instance.handler
+    policy = Policy(
+        stop_signal=remembered.get(STOP_SIGNAL, Policy().stop_signal),
+        stop_timeout_seconds=float(remembered.get(STOP_TIMEOUT, Policy().stop_timeout_seconds)),
+    )
+    wanted = Wanted(service=instance.service, revision=instance.revision, replicas=0, policy=policy)
+    return Entry(wanted, deployment=0)

@@ -1,0 +1,64 @@
+"""Words for how instances end and start, and the one thing their logs are read for: a port that was taken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from deploy_code.logs.stream import LogStream
+from deploy_code.model import Exit, Instance, ProbeResult, Wanted
+
+from .ports import can_bind, chosen_freely, dynamic_keys
+
+_READ = 64 * 1024
+_PORT_WORDS = (b"address already in use", b"eaddrinuse", b"address in use", b"port is already allocated")
+
+
+def note(exit_: Exit, left: int) -> str:
+    """How an instance ended. ``left``: processes that it left behind, which were ended."""
+    if left and exit_.ok:
+        return (
+            f"the command went to the background: it ended with {exit_} and left {_processes(left)} behind, which "
+            "nobody could supervise and which were ended. Make it stay in the foreground (an option such as "
+            "--foreground, --nodaemon or -D; for nginx -g 'daemon off;')"
+        )
+    behind = f"; {_processes(left)} that it left behind were ended" if left else ""
+    return f"{exit_}{behind}"
+
+
+def one_shot_note(exit_: Exit) -> str:
+    if exit_.code is None and exit_.signal is None:
+        return "interrupted, its result is unknown; only another deploy runs it again"
+    return str(exit_)
+
+
+def probe_note(probe: ProbeResult | None) -> str:
+    if probe is None:
+        return "no probe has answered"
+    return f"{probe.kind} {probe.target}: {probe.detail or probe.status}"
+
+
+def on_ports(ports: Mapping[str, int]) -> str:
+    return f", port {', '.join(map(str, ports.values()))}" if ports else ""
+
+
+def died_of_port(wanted: Wanted, instance: Instance) -> bool:
+    """Was it one of the ports we chose that somebody else holds?"""
+    if not chosen_freely(wanted.content, wanted.policy):
+        return False
+    ours = [
+        instance.ports[key] for key in dynamic_keys(wanted.content, wanted.policy) if key in instance.ports
+    ]
+    return any(not can_bind(port) for port in ours) or _log_says_so(instance)
+
+
+def _log_says_so(instance: Instance) -> bool:
+    """Does what this start said in its log speak of a port in use?"""
+    try:
+        _, data = LogStream(instance.log_path).read(instance.log_offset, _READ)
+    except (OSError, ValueError):
+        return False
+    return any(word in data.lower() for word in _PORT_WORDS)
+
+
+def _processes(count: int) -> str:
+    return "one process" if count == 1 else f"{count} processes"

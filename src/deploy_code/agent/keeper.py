@@ -1,0 +1,256 @@
+"""Makes the wanted set so, and keeps it so: for each entry as many supervised instances as it wants.
+
+What one instance goes through is its supervisor's business; here is what concerns several: which are missing, which are
+surplus, who depends on whom, who holds which port, and who is told of changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+import zlib
+from collections.abc import Callable, Iterator
+
+from deploy_code.drivers.base import Driver
+from deploy_code.model import Condition, Dependency, Instance, Phase, Policy
+from deploy_code.wire import Want
+
+from . import ports
+from .instance import Supervisor
+from .journal import Journal
+from .launch import Launcher
+from .placeholders import PortOf
+from .prober import Judgement, Prober
+from .records import Pair, Records, WantedRow
+from .wanted import Entry, WantedSet
+
+Listener = Callable[[Instance], None]
+
+
+class Keeper:
+    """All supervisors of one project. ``watchers`` are called, in the loop, with every instance that changed."""
+
+    def __init__(
+        self,
+        *,
+        driver: Driver,
+        records: Records,
+        journal: Journal,
+        launcher: Callable[[PortOf], Launcher],
+        boot_id: str,
+        project: str = "",
+    ) -> None:
+        self.driver = driver
+        self.records = records
+        self.journal = journal
+        self.boot_id = boot_id
+        self.wanted = WantedSet(records)
+        self.prober = Prober(self._judged)
+        self.launcher = launcher(self.port_of)
+        self.watchers: set[Listener] = set()
+        self.on_change: Callable[[], None] = lambda: None
+        self._supervisors: dict[str, Supervisor] = {}
+        self._by_service: dict[str, dict[str, Supervisor]] = {}
+        self._book = ports.PortBook(seed=zlib.crc32(project.encode()))
+        self._news: asyncio.Future[None] | None = None
+
+    # -- what the outside asks for
+
+    async def want(self, want: Want) -> None:
+        """Record ``want``, then begin to make it so. Raises StalePlanError E012, StateError; then nothing changes."""
+        fresh = await self.wanted.change(want)
+        self._know_ports()
+        self.journal.deployment = want.deployment
+        for wanted in want.wanted:
+            pair = wanted.service, wanted.revision
+            if pair in fresh:
+                self._renew(pair, rerun=wanted.service in want.rerun)
+            self._reconcile(pair, want.stop_timeout)
+        self.on_change()
+
+    async def settle(self, deployment: int) -> None:
+        """The restart policy holds for all that is wanted from here on. Raises as ``want``."""
+        await self.wanted.settle(deployment)
+        for supervisor in self.supervisors():
+            supervisor.settled()
+        self.on_change()
+
+    def probe_now(self, services: list[str]) -> None:
+        for service in services:
+            for supervisor in self._of(service):
+                self.prober.probe_now(supervisor.instance.uuid)
+
+    def instances(self) -> list[Instance]:
+        return [supervisor.instance for supervisor in self._supervisors.values()]
+
+    def supervisor(self, uuid_: str) -> Supervisor | None:
+        return self._supervisors.get(uuid_)
+
+    def supervisors(self) -> Iterator[Supervisor]:
+        return iter(tuple(self._supervisors.values()))
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is wanted and nothing is left."""
+        return not self._supervisors and not len(self.wanted)
+
+    async def let_go(self) -> None:
+        """Stop keeping; all instances stay as they are."""
+        await asyncio.gather(*(supervisor.let_go() for supervisor in self.supervisors()))
+        await self.prober.close()
+        self.driver.close()
+
+    # -- making it so
+
+    def load(self, rows: list[WantedRow]) -> None:
+        """Take over the wanted set as it was recorded."""
+        self.wanted.load(rows)
+        self._know_ports()
+
+    def supervise(self, supervisor: Supervisor) -> None:
+        """Take over ``supervisor`` and begin."""
+        instance = supervisor.instance
+        self._book.hold(instance.uuid, instance.ports.values())
+        self._supervisors[instance.uuid] = supervisor
+        self._by_service.setdefault(instance.service, {})[instance.uuid] = supervisor
+        supervisor.begin()
+
+    def reconcile_all(self) -> None:
+        """Create what is missing of everything wanted: what a new agent does after it has taken over what runs."""
+        for entry in self.wanted:
+            self._reconcile(entry.pair, None)
+
+    def _know_ports(self) -> None:
+        self._book.use(self.wanted.port_range)
+        self._book.fixed = frozenset(
+            number for entry in self.wanted for number in ports.fixed_ports(entry.wanted.content)
+        )
+
+    def _renew(self, pair: Pair, *, rerun: bool) -> None:
+        for supervisor in self._kept(pair):
+            supervisor.renew(rerun=rerun)
+
+    def _reconcile(self, pair: Pair, stop_timeout: float | None) -> None:
+        entry = self.wanted.get(pair)
+        kept = self._kept(pair)
+        wanted = entry.wanted.replicas if entry else 0
+        for victim in surplus(kept, wanted):
+            victim.retire(stop_timeout)
+        if entry is None:
+            return
+        for supervisor in kept:
+            supervisor.adjust(entry)
+        for index in missing({supervisor.instance.index for supervisor in kept}, wanted - len(kept)):
+            self._create(entry, index)
+
+    def _create(self, entry: Entry, index: int) -> None:
+        service, revision = entry.pair
+        instance = Instance(uuid=uuid.uuid4().hex, service=service, revision=revision, index=index)
+        predecessor = next(
+            (
+                s.task
+                for s in self._of(service)
+                if s.retiring and s.instance.index == index and s.entry.pair == entry.pair
+            ),
+            None,
+        )
+        self.supervise(Supervisor(self, entry, instance, predecessor=predecessor))
+
+    def _kept(self, pair: Pair) -> list[Supervisor]:
+        return [s for s in self._of(pair[0]) if s.entry.pair == pair and not s.retiring]
+
+    def _of(self, service: str) -> list[Supervisor]:
+        return list(self._by_service.get(service, {}).values())
+
+    # -- what supervisors ask for
+
+    def assign_ports(self, entry: Entry, instance: Instance, *, anew: bool) -> dict[str, int]:
+        """The ports for a start of ``instance``: those it had, unless ``anew``. Raises DriverError S004."""
+        wanted = entry.wanted
+        kept = {} if anew else instance.ports
+        return ports.assign(instance.uuid, wanted.content, wanted.policy, self._book, kept=kept)
+
+    def chance(self) -> float:
+        return random.random()
+
+    def changed(self, instance: Instance) -> None:
+        for watcher in self.watchers:
+            watcher(instance)
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    def gone(self, instance: Instance) -> None:
+        self._supervisors.pop(instance.uuid, None)
+        self._book.release(instance.uuid)
+        siblings = self._by_service.get(instance.service, {})
+        siblings.pop(instance.uuid, None)
+        if not siblings:
+            self._by_service.pop(instance.service, None)
+        self.changed(instance)
+        self.on_change()
+
+    def port_of(self, service: str) -> int | None:
+        """The first port of a ready instance of ``service``, else of any."""
+        found = sorted(self._of(service), key=lambda s: (s.retiring, s.instance.phase is not Phase.READY))
+        return next((number for s in found for number in s.instance.ports.values()), None)
+
+    def unready_dependency(self, policy: Policy) -> str:
+        """A service that has to be healthy for this one, and is not; empty when there is none."""
+        needed = (d.service for d in policy.dependencies if d.condition is Condition.HEALTHY)
+        return next(
+            (name for name in needed if self.wanted.of_service(name) and not self._any(name, Phase.READY)), ""
+        )
+
+    async def dependencies_met(self, policy: Policy) -> None:
+        """Wait until all dependencies are as their conditions say."""
+        while not all(map(self._is_met, policy.dependencies)):
+            await self._any_news()
+
+    def _is_met(self, dependency: Dependency) -> bool:
+        name = dependency.service
+        if not self.wanted.of_service(name):
+            return True  # stopped on purpose: nobody could wait for it to come
+        match dependency.condition:
+            case Condition.HEALTHY:
+                return self._any(name, Phase.READY, Phase.COMPLETED)
+            case Condition.COMPLETED:
+                return self._any(name, Phase.COMPLETED)
+            case _:
+                return self._any(
+                    name, Phase.STARTING, Phase.READY, Phase.UNREADY, Phase.COMPLETED, spawned=True
+                )
+
+    def _any(self, service: str, *phases: Phase, spawned: bool = False) -> bool:
+        return any(
+            s.instance.phase in phases
+            and (s.instance.pid or not spawned or s.instance.phase is Phase.COMPLETED)
+            for s in self._of(service)
+        )
+
+    async def _any_news(self) -> None:
+        if self._news is None or self._news.done():
+            self._news = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._news)
+
+    def _judged(self, uuid_: str, judgement: Judgement) -> None:
+        supervisor = self._supervisors.get(uuid_)
+        if supervisor is not None:
+            supervisor.judged(judgement)
+
+
+def surplus(kept: list[Supervisor], wanted: int) -> list[Supervisor]:
+    """Who has to go: unready first, then the highest index (DESIGN §5)."""
+    order = sorted(kept, key=lambda s: (s.instance.phase is Phase.READY, -s.instance.index))
+    return order[: max(0, len(kept) - wanted)]
+
+
+def missing(indexes: set[int], count: int) -> list[int]:
+    """The ``count`` lowest indexes that are not taken."""
+    found: list[int] = []
+    index = 0
+    while len(found) < count:
+        if index not in indexes:
+            found.append(index)
+        index += 1
+    return found

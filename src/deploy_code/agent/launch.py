@@ -1,0 +1,208 @@
+"""Turns an instance and what it is made of into an order for the driver and a probe: env, placeholders, directories.
+
+Done anew at every start, because the numbers behind the placeholders may have changed since the last one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from deploy_code.drivers.base import StartOrder
+from deploy_code.errors import DriverError, StateError
+from deploy_code.health.build import build_probe
+from deploy_code.health.probes import Probe
+from deploy_code.logs.index import LogIndex
+from deploy_code.logs.stream import LogStream
+from deploy_code.model import Content, HealthCheck, Instance, Volume, Wanted
+
+from .placeholders import Placeholders, PortOf, own_values
+
+_RELEASE = "release:"
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folders:
+    """Where things of this project lie, absolute."""
+
+    state: str
+    logs: str
+
+    def log_path(self, instance: Instance) -> str:
+        """One file for each copy of a service, over all its revisions: what is followed goes on after a deploy."""
+        return os.path.join(self.logs, f"{instance.service}.{instance.index}.log")
+
+    def status_path(self, uuid: str) -> str:
+        return os.path.join(self.state, "one_shots", f"{uuid}.status")
+
+    def release(self, digest: str) -> str:
+        return os.path.join(self.state, "releases", digest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """One start, all resolved."""
+
+    order: StartOrder
+    content: Content
+    check: HealthCheck
+    ports: Mapping[str, int]
+
+    def probe(self, alive: Callable[[], bool]) -> Probe:
+        """The probe that asks this start whether it is ready."""
+        return build_probe(
+            self.check,
+            self.content,
+            ports=self.ports,
+            env=self.order.env,
+            working_dir=self.order.working_dir,
+            user=self.order.user,
+            alive=alive,
+        )
+
+
+class Launcher:
+    """Prepares starts. ``port_of``: the port where a service of this project answers now, None when it has none."""
+
+    def __init__(self, folders: Folders, index: LogIndex, port_of: PortOf) -> None:
+        self.folders = folders
+        self._index = index
+        self._port_of = port_of
+
+    def begin_log(self, path: str) -> int:
+        """Where in its log the next start begins. Raises DriverError S005 when there is no folder for it."""
+        _make(os.path.dirname(path), mode=0o750)
+        try:
+            return self._index.started(path)
+        except StateError:
+            return LogStream(path).bounds()[
+                1
+            ]  # only the times of its lines become coarse; the next tick says why
+
+    def launch(self, wanted: Wanted, instance: Instance) -> Launch:
+        """Resolve everything. Raises DriverError: E005, E007 for placeholders and users that cannot be had."""
+        content = wanted.content
+        own = own_values(
+            service=instance.service,
+            uuid=instance.uuid,
+            revision=instance.revision,
+            index=instance.index,
+            ports=instance.ports,
+        )
+        fill = Placeholders(own, self._port_of)
+        working_dir = self._place(content, content.working_dir) or "/"
+        order = StartOrder(
+            uuid=instance.uuid,
+            service=instance.service,
+            command=_command(self._place(content, fill.fill(content.command)), working_dir),
+            args=fill.fill_all(content.args),
+            env=_base_env(content) | fill.fill_env(content.env) | own,
+            working_dir=working_dir,
+            user=content.user,
+            log_path=instance.log_path,
+            one_shot=content.one_shot,
+            status_path=self.folders.status_path(instance.uuid) if content.one_shot else "",
+        )
+        check = fill.fill_check(wanted.policy.health)
+        return Launch(order=order, content=content, check=check, ports=instance.ports)
+
+    def make_directories(self, launch: Launch) -> None:
+        """Create what the start needs on disk. Raises DriverError S005."""
+        for volume in launch.content.volumes:
+            make_volume(volume, launch.content.user)
+        if launch.order.status_path:
+            _make(os.path.dirname(launch.order.status_path), mode=0o700)
+
+    def _place(self, content: Content, path: str) -> str:
+        if not path.startswith(_RELEASE):
+            return path
+        if content.release is None:
+            raise DriverError(f"{path} names a release, but this revision has none")
+        inside = path.removeprefix(_RELEASE).lstrip("/")
+        return os.path.normpath(os.path.join(self.folders.release(content.release.digest), inside))
+
+
+def _command(command: str, working_dir: str) -> str:
+    return os.path.join(working_dir, command) if "/" in command else command
+
+
+def _base_env(content: Content) -> dict[str, str]:
+    if content.inherit_env:
+        return dict(os.environ)
+    env = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    env.setdefault("PATH", _DEFAULT_PATH)
+    env.setdefault("LANG", "C.UTF-8")
+    return env | _account_env(content.user)
+
+
+def _account_env(user: str) -> dict[str, str]:
+    """HOME, USER and LOGNAME of who the process runs as; an unknown user is for the driver to refuse."""
+    import pwd
+
+    name = user.partition(":")[0]
+    try:
+        entry = _by_name_or_number(name) if name else pwd.getpwuid(os.getuid())
+    except KeyError:
+        return {"HOME": os.environ.get("HOME", "/")}
+    return {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name}
+
+
+def _by_name_or_number(name: str):  # type: ignore[no-untyped-def]  # pwd.struct_passwd, importing pwd only here
+    import pwd
+
+    return pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
+
+
+# --------------------------------------------------------------------------- directories
+
+
+def make_volume(volume: Volume, user: str) -> None:
+    """Make sure the directory is there; what is created belongs to ``user``. Raises DriverError S005."""
+    missing = _missing(volume.mount_path)
+    _make(volume.mount_path, mode=0o755)
+    if user:
+        _give(missing, user)
+
+
+def _missing(path: str) -> list[str]:
+    """``path`` and those of its parents that are not there yet."""
+    found = []
+    while path and not os.path.exists(path):
+        found.append(path)
+        path = os.path.dirname(path)
+    return found
+
+
+def _make(path: str, *, mode: int) -> None:
+    try:
+        os.makedirs(path, mode=mode, exist_ok=True)
+    except OSError as exc:
+        raise _no_directory(path, exc) from exc
+
+
+def _give(paths: list[str], user: str) -> None:
+    import grp
+
+    name, _, group = user.partition(":")
+    try:
+        account = _by_name_or_number(name)
+        gid = (int(group) if group.isdigit() else grp.getgrnam(group).gr_gid) if group else account.pw_gid
+    except KeyError:
+        return  # the driver says which user or group is unknown
+    for path in paths:
+        try:
+            os.chown(path, account.pw_uid, gid)
+        except OSError as exc:
+            raise _no_directory(path, exc) from exc
+
+
+def _no_directory(path: str, exc: OSError) -> DriverError:
+    return DriverError(
+        f"the directory {path} cannot be had: {exc.strerror}",
+        code="S005",
+        remedy="Create it, or give the user of the service the right to",
+        retryable=True,
+    )

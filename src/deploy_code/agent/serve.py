@@ -1,0 +1,188 @@
+"""The agent's ear: JSON lines over a unix socket that only this user and root may open (see ``wire``).
+
+Each request runs as a task of its own, so that many that arrive together share one commit. What changed is sent to a
+watcher as fast as it reads: while it does not, only the last state of each instance is kept for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+from deploy_code.codec import from_data, to_data
+from deploy_code.errors import AgentError, DeployCodeError
+from deploy_code.model import Instance
+from deploy_code.wire import LIMIT, Want
+
+log = logging.getLogger("deploy_code.agent")
+
+_CREDENTIALS = struct.Struct("3i")
+Operation = Callable[["Connection", dict[str, Any]], Awaitable[Any]]
+
+
+class Server:
+    """All connections. ``operations``: name → coroutine function that answers a request with data or a dataclass."""
+
+    def __init__(self, operations: dict[str, Operation], on_close: Callable[[Connection], None]) -> None:
+        self.operations = operations
+        self.connections: set[Connection] = set()
+        self._on_close = on_close
+        self._server: asyncio.AbstractServer | None = None
+
+    async def open(self, listener: socket.socket) -> None:
+        """Answer on a socket that listens already."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_unix_server(lambda: Connection(self), sock=listener)
+
+    def tell(self, instance: Instance) -> None:
+        """``instance`` changed: tell all who watch."""
+        for connection in self.connections:
+            connection.tell(instance)
+
+    def opened(self, connection: Connection) -> None:
+        self.connections.add(connection)
+
+    def closed(self, connection: Connection) -> None:
+        self.connections.discard(connection)
+        self._on_close(connection)
+
+    async def close(self) -> None:
+        """Close all connections once what was written to them is sent."""
+        tasks = {task for connection in self.connections for task in connection.tasks}
+        if tasks:
+            await asyncio.wait(tasks, timeout=1.0)
+        for connection in tuple(self.connections):
+            connection.close()
+        if self._server is not None:
+            self._server.close()
+
+
+class Connection(asyncio.Protocol):
+    """One client."""
+
+    def __init__(self, server: Server) -> None:
+        self.deployment = 0  # the last one it changed something for
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._server = server
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._watching = False
+        self._news: dict[str, Instance] = {}
+        self._flushing = False
+        self._clogged = False
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._server.opened(self)
+        if (uid := _peer(self._transport)) not in (os.geteuid(), 0):
+            log.warning("refused a connection of uid %d", uid)
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._server.closed(self)
+
+    def pause_writing(self) -> None:
+        self._clogged = True
+
+    def resume_writing(self) -> None:
+        self._clogged = False
+        self._flush_soon()
+
+    def data_received(self, data: bytes) -> None:
+        start = len(self._buffer)
+        self._buffer += data
+        if self._buffer.find(b"\n", start) >= 0:
+            *lines, rest = bytes(self._buffer).split(b"\n")
+            self._buffer = bytearray(rest)
+            for line in lines:
+                self._take(line)
+        elif len(self._buffer) > LIMIT:
+            log.warning("a message of more than %d bytes was refused", LIMIT)
+            self.close()
+
+    # -- requests
+
+    def _take(self, line: bytes) -> None:
+        task = asyncio.get_running_loop().create_task(self._answer(line), name="request")
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _answer(self, line: bytes) -> None:
+        number: Any = None
+        try:
+            request = json.loads(line)
+            number = request.get("id")
+            self._send({"id": number, "ok": to_data(await self._operate(request))})
+        except DeployCodeError as exc:
+            self._send({"id": number, "error": _error(exc)})
+        except Exception as exc:  # a request that breaks the agent's code must not break the agent
+            log.exception("a request failed")
+            self._send({"id": number, "error": _error(AgentError(f"the agent failed on a request: {exc!r}"))})
+
+    async def _operate(self, request: dict[str, Any]) -> Any:
+        operation = self._server.operations.get(request.get("op", ""))
+        if operation is None:
+            raise AgentError(
+                f"the agent knows no operation {request.get('op')!r}", remedy="Restart the agent"
+            )
+        return await operation(self, request)
+
+    # -- the stream
+
+    def watch(self, instances: list[Instance]) -> None:
+        """From now on send every change; first ``instances``, which are all there are."""
+        self._watching = True
+        self._send({"states": [to_data(instance) for instance in instances]})
+
+    def tell(self, instance: Instance) -> None:
+        if self._watching:
+            self._news[instance.uuid] = instance
+            self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if self._news and not self._flushing and not self._clogged:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        news, self._news = self._news, {}
+        self._send({"states": [to_data(instance) for instance in news.values()]})
+
+    def _send(self, message: dict[str, Any]) -> None:
+        if self._transport is not None:
+            self._transport.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+
+def want_of(request: dict[str, Any]) -> Want:
+    """Raises AgentError for what is no ``Want``."""
+    try:
+        return from_data(Want, request.get("want"))
+    except (TypeError, ValueError) as exc:
+        raise AgentError(
+            f"the agent does not understand the message: {exc}", remedy="Restart the agent"
+        ) from exc
+
+
+def _peer(transport: asyncio.Transport) -> int:
+    """uid of the process at the other end."""
+    sock = transport.get_extra_info("socket")
+    _, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return int(uid)
+
+
+def _error(exc: DeployCodeError) -> dict[str, str]:
+    return {"code": exc.code, "message": exc.message, "meaning": exc.meaning, "remedy": exc.remedy}

@@ -1,0 +1,249 @@
+"""Composition root: opens and closes everything, and is the only place that knows all parts.
+
+Nothing is read when an ``App`` is made, and each part is imported when it is first needed: ``status`` must not pay for
+what only ``deploy`` uses.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from deploy_code.errors import ConfigError
+
+if TYPE_CHECKING:
+    from deploy_code.events import Bus
+    from deploy_code.model import Identity, Project
+    from deploy_code.orchestrator.engine import DeploymentOrchestrator
+    from deploy_code.orchestrator.parts import Options, Parts
+    from deploy_code.platforms.local import LocalPlatform
+    from deploy_code.plugins import Plugin
+    from deploy_code.security.redact import Redactor
+    from deploy_code.state.store import Store
+
+DEFAULT_FILE = "deploy-code.yaml"
+
+
+class App:
+    """One project as one caller wants to use it.
+
+    ``config_files`` are merged in order; with ``project`` no file is needed for what the state alone can answer.
+    ``origin`` is the command, for the audit.
+    """
+
+    def __init__(
+        self,
+        config_files: Sequence[str | os.PathLike[str]] = (DEFAULT_FILE,),
+        *,
+        project: str | None = None,
+        state_dir: str | None = None,
+        dry_run: bool = False,
+        force: bool = False,
+        adopt: bool = False,
+        wait: bool = False,
+        no_rollback: bool = False,
+        origin: str = "python",
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self.config_files = tuple(os.fspath(each) for each in config_files)
+        self._project_name = project
+        self._state_dir = state_dir
+        self._flags = {
+            "dry_run": dry_run,
+            "force": force,
+            "adopt": adopt,
+            "wait": wait,
+            "no_rollback": no_rollback,
+        }
+        self._origin = origin
+        self._environ = environ
+        self._platform: LocalPlatform | None = None
+
+    @cached_property
+    def options(self) -> Options:
+        from deploy_code.orchestrator.parts import Options
+        from deploy_code.state.lock import Holder
+
+        return Options(**self._flags, origin=self._origin, who=str(Holder.this_process()))
+
+    # ------------------------------------------------------------------------------------------- cheap, for every command
+
+    @cached_property
+    def identity(self) -> Identity:
+        """Name and folders of the project; works with a broken file. Raises E001 where there is none at all."""
+        if self._state_dir is not None:
+            return self._identity_from_state(self._state_dir)
+        from deploy_code.config.identity import find_identity
+
+        return find_identity(self.config_files, project=self._project_name, environ=self._environ)
+
+    def _identity_from_state(self, directory: str) -> Identity:
+        from deploy_code.model import Directories, Identity
+        from deploy_code.state.store import Store
+
+        with Store.open(directory, read_only=True) as store:
+            row = store.project()
+        if row is None:
+            raise ConfigError(f"{directory} holds no project", remedy="Name the folder of a project's state")
+        directories = Directories(state=os.path.abspath(directory), logs=row.log_dir)
+        return Identity(name=row.name, directories=directories, files=(row.file,), environment=row.environment)
+
+    def has_state(self) -> bool:
+        """Was this project ever deployed?"""
+        from deploy_code.state.store import Store
+
+        return Store.exists(self.identity.directories.state)
+
+    def reader(self) -> Store | None:
+        """The state, read-only; None when the project was never deployed. The caller closes it."""
+        from deploy_code.state.store import Store
+
+        return Store.open(self.identity.directories.state, read_only=True) if self.has_state() else None
+
+    def agent_is_alive(self) -> bool:
+        from deploy_code.platforms.spawn import agent_is_alive
+
+        return agent_is_alive(self.identity.directories.state)
+
+    def root(self) -> str:
+        """The folder of the config file, "" where it is not known."""
+        files = self.identity.files
+        return os.path.dirname(files[0]) if files else ""
+
+    def redactor(self, project: Project | None = None) -> Redactor:
+        """Knows every secret value of the file (where it was loaded) and of the state."""
+        from deploy_code.security.redact import Redactor
+
+        values = set(project.secrets if project else ())
+        for spec in project.services.values() if project else ():
+            values.update(spec.secrets)
+        store = self.reader()
+        if store is not None:
+            with store:
+                values |= store.secrets()
+        return Redactor(values)
+
+    # -------------------------------------------------------------------------------------------------- what deploys need
+
+    def load(self) -> Project:
+        """The file, resolved and hashed; from the cache in the state where nothing it depends on has changed."""
+        from deploy_code.config import load_project
+
+        with ExitStack() as stack:
+            cache = _Cache(stack, self) if self._may_have_state() else None
+            return load_project(self.config_files, environ=self._environ, cache=cache)
+
+    def _may_have_state(self) -> bool:
+        return self._project_name is None and self.has_state()
+
+    def prestart(self) -> None:
+        """Let the agent come up while the file is being read, where the project has a state already."""
+        if not self.options.dry_run and self.has_state():
+            self._local_platform().prestart()
+
+    def _local_platform(self) -> LocalPlatform:
+        from deploy_code.platforms.local import LocalPlatform
+
+        if self._platform is None:
+            self._platform = LocalPlatform(self.identity)
+        return self._platform
+
+    def orchestrator(self, plugins: Iterable[Plugin] = ()) -> DeploymentOrchestrator:
+        from deploy_code.orchestrator.engine import DeploymentOrchestrator
+
+        return DeploymentOrchestrator(self, plugins=plugins)
+
+    @asynccontextmanager
+    async def session(self, bus: Bus, project: Project | None, plugins: Iterable[Plugin]) -> AsyncIterator[Parts]:
+        """Everything one deployment needs, open, and the deploy lock held. Closes it all again."""
+        from deploy_code.orchestrator.parts import Parts
+        from deploy_code.orchestrator.plugin_host import PluginHost
+        from deploy_code.plugins import load_plugins
+        from deploy_code.state.lock import DeployLock
+        from deploy_code.state.trace import EventWriter
+
+        loaded = [*plugins, *(load_plugins(project.plugins) if project else ())]
+        store = self._open_store()
+        lock = DeployLock(self.identity.directories.state)
+        platform = self._local_platform()
+        self._platform = None
+        try:
+            await lock.acquire_async(self._origin, wait=self.options.wait)
+            platform.prestart()
+            self._check_owner(store)
+            writer = EventWriter(store, self.options.who)
+            host = PluginHost(loaded, lambda message: parts.warn(message))
+            parts = Parts(
+                identity=self.identity,
+                store=store,
+                platform=platform,
+                bus=bus,
+                plugins=host,
+                writer=writer,
+                redactor=self.redactor(project),
+                options=self.options,
+                warnings=list(self.identity.warnings),
+            )
+            unsubscribe = bus.subscribe(host.listen)
+            try:
+                await platform.open()
+                yield parts
+            finally:
+                unsubscribe()
+                writer.flush()
+        finally:
+            await platform.close()
+            lock.release()
+            store.close()
+
+    def _open_store(self) -> Store:
+        from deploy_code.state.store import Store
+
+        identity = self.identity
+        return Store.create(
+            identity.directories.state,
+            name=identity.name,
+            file=identity.files[0] if identity.files else "",
+            environment=identity.environment,
+            log_dir=identity.directories.logs,
+        )
+
+    def _check_owner(self, store: Store) -> None:
+        """Two files must not fight over one project."""
+        row, identity = store.project(), self.identity
+        if row is None or not identity.files:
+            return
+        logs, own = identity.directories.logs, identity.files[0]
+        if row.file != own and not self.options.adopt:
+            raise ConfigError(
+                f'the project "{identity.name}" belongs to {row.file}, and this is {own}',
+                meaning="Deploying would stop what the other file describes; nothing was changed",
+                remedy="Give one of them another `name`, or hand the project over with `deploy-code deploy --adopt`",
+            )
+        if (row.file, row.environment, row.log_dir) != (own, identity.environment, logs):
+            store.adopt(own, identity.environment, logs)
+
+
+class _Cache:
+    """The cache of resolved configs in the state; opened for writing only when something is put there."""
+
+    def __init__(self, stack: ExitStack, app: App) -> None:
+        self._stack = stack
+        self._app = app
+
+    def get(self, digest: str) -> str | None:
+        reader = self._app.reader()
+        if reader is None:
+            return None
+        with reader:
+            return reader.resolved_get(digest)
+
+    def put(self, digest: str, text: str) -> None:
+        from deploy_code.state.store import Store
+
+        if not self._app.options.dry_run:
+            with Store.open(self._app.identity.directories.state) as store:
+                store.resolved_put(digest, text)

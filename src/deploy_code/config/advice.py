@@ -1,0 +1,157 @@
+"""Warnings: what is valid and probably not meant, and what this version does not act on yet.
+
+Each warning names the place; what many services share is said once, with their names.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+
+from deploy_code.config.check import exclusive_reason, needs, type_of, uses_port_placeholder
+from deploy_code.config.interpolate import PLACEHOLDER
+from deploy_code.config.nodes import Path, dotted
+from deploy_code.config.schema import DeploymentConfig, ServiceConfig
+from deploy_code.config.source import Source, source_of
+from deploy_code.model import StrategyName
+
+_BUILT = frozenset({StrategyName.SEQUENTIAL, StrategyName.PARALLEL})
+_NOT_YET = "not acted on by this version"
+_NAMES_SHOWN = 5
+
+
+def advice(config: DeploymentConfig) -> list[str]:
+    """All warnings about ``config``, each led by ``warning:``, in the order of the file."""
+    source = source_of(config)
+    enabled = {name: service for name, service in config.services.items() if service.enabled}
+    found = [*_sections(config), *_strategies(config, enabled), *_shared(enabled, source)]
+    for name, service in enabled.items():
+        found += _service(name, service, source, config)
+    found += _literals(source)
+    return [_line(source, message, path, remedy) for message, path, remedy in found]
+
+
+Finding = tuple[str, Path, str]
+
+
+def _line(source: Source, message: str, path: Path, remedy: str) -> str:
+    problem = source.problem(message, path, remedy=remedy)
+    head = f"{problem.where}: " if problem.where else ""
+    return f"warning: {head}{message}" + (f" ({remedy})" if remedy else "")
+
+
+def _sections(config: DeploymentConfig) -> Iterator[Finding]:
+    """Sections that later versions act on, where the file asks for something."""
+    infrastructure, security, monitoring = config.infrastructure, config.security, config.monitoring
+    asked = (
+        ("infrastructure", "container_runtime", "container_runtime" in infrastructure.model_fields_set),
+        ("infrastructure", "orchestrator", "orchestrator" in infrastructure.model_fields_set),
+        ("infrastructure", "network", bool(infrastructure.network.model_fields_set - {"port_range"})),
+        ("security", "tls_enabled", security.tls_enabled),
+        ("security", "auth", security.auth.enabled),
+        ("security", "rbac", security.rbac.enabled),
+        ("monitoring", "prometheus", monitoring.enabled and monitoring.prometheus.endpoint is not None),
+        ("monitoring", "grafana", monitoring.enabled and monitoring.grafana.endpoint is not None),
+        ("monitoring", "alerting", monitoring.enabled and monitoring.alerting.enabled),
+    )
+    for section in ("infrastructure", "security", "monitoring"):
+        keys = [key for name, key, given in asked if name == section and given]
+        if keys:
+            yield f"{', '.join(keys)}: {_NOT_YET}", (section,), ""
+
+
+def _strategies(config: DeploymentConfig, enabled: dict[str, ServiceConfig]) -> Iterator[Finding]:
+    chosen = [(config.deployment.strategy, ("deployment", "strategy"))]
+    chosen += [(s.strategy, ("services", name, "strategy")) for name, s in enabled.items() if s.strategy]
+    known = frozenset(StrategyName)
+    for strategy, path in chosen:
+        if strategy not in known:
+            yield f"strategy '{strategy}' is none of ours", path, "a plugin or your code must register it"
+        elif strategy not in _BUILT:
+            yield f"{strategy} is {_NOT_YET}", path, "services are replaced, old ones stopped first"
+
+
+def _shared(enabled: dict[str, ServiceConfig], source: Source) -> Iterator[Finding]:
+    """What is usually missing in many services at once."""
+    unchecked = [n for n, s in enabled.items() if not s.one_shot and not _is_checked(s)]
+    if unchecked:
+        remedy = "add health_check with an endpoint or a command"
+        yield f"no health check: {_listed(unchecked)}", ("services", unchecked[0]), remedy
+    unenforced = [
+        n for n, s in enabled.items() if type_of(s) == "process" and any(volume.read_only for volume in s.volumes)
+    ]
+    if unenforced:
+        path: Path = ("services", unenforced[0], "volumes")
+        yield f"read_only is not enforced for processes: {_listed(unenforced)}", path, ""
+
+
+def _is_checked(service: ServiceConfig) -> bool:
+    check = service.health_check
+    return check is not None and bool(check.endpoint or check.command)
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:_NAMES_SHOWN])
+    return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"
+
+
+def _service(name: str, service: ServiceConfig, source: Source, config: DeploymentConfig) -> Iterator[Finding]:
+    at: Path = ("services", name)
+    if service.image and _is_floating(service.image):
+        remedy = "name a version, so that a rollback finds the old image again"
+        yield f"image '{service.image}' may be another one tomorrow", (*at, "container_image"), remedy
+    if os.path.basename(service.command or "") in ("docker", "podman") and "run" in service.args:
+        remedy = "use image: instead of command"
+        yield "the container is hidden from deploy-code", (*at, "command"), remedy
+    if type_of(service) == "process":
+        yield from _privileged(service, at)
+    if service.replicas > 1 and any(p.host_port for p in service.ports) and not uses_port_placeholder(service):
+        remedy = "let the command take its port from ${PORT}"
+        yield f"{service.replicas} replicas, and ${{PORT}} appears nowhere", (*at, "replicas"), remedy
+    yield from _loose_references(name, service, config)
+
+
+def _is_floating(image: str) -> bool:
+    if "@" in image or "${" in image:
+        return False
+    tag = image.rpartition("/")[2].partition(":")[2]
+    return tag in ("", "latest")
+
+
+def _privileged(service: ServiceConfig, at: Path) -> Iterator[Finding]:
+    user = (service.user or "").partition(":")[0]
+    if user in ("root", "0") or (not user and os.geteuid() == 0):
+        return
+    lowest = _lowest_free_port()
+    for index, port in enumerate(service.ports):
+        number = port.container_port or port.host_port or lowest
+        if number < lowest:
+            who = f"user {user}" if user else "an ordinary user"
+            yield f"port {number} is not for {who}", (*at, "ports", index), f"take one from {lowest} on"
+
+
+def _lowest_free_port() -> int:
+    try:
+        with open("/proc/sys/net/ipv4/ip_unprivileged_port_start", encoding="ascii") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return 1024
+
+
+def _loose_references(name: str, service: ServiceConfig, config: DeploymentConfig) -> Iterator[Finding]:
+    """``${services.db.port}`` without a dependency on db: it may not be there yet."""
+    texts = [service.command or "", *service.args, *service.environment.values()]
+    needed = {other for _, other, _ in needs(service)} | {name}
+    named = {match[2] for text in texts if "${services." in text for match in PLACEHOLDER.finditer(text)}
+    for other in sorted(named - needed - {None}):
+        if other in config.services:
+            yield f"uses '{other}' without depending on it", ("services", name), f"add {other} to dependencies"
+
+
+def _literals(source: Source) -> Iterable[Finding]:
+    """Secrets written down in the file itself."""
+    for path in source.plain.literals:
+        yield f"'{path[-1]}' looks like a secret and is in the file", path, f"write ${{{path[-1]}}} and set it in .env"
+
+
+__all__ = ["advice", "dotted", "exclusive_reason"]

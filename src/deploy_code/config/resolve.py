@@ -1,0 +1,274 @@
+"""A checked config as the plain data that planner, agent and state work on.
+
+Here defaults that depend on other values are worked out: the type of a service, variables of ``env_file`` under those of
+``env``, absolute paths, signal names, what is secret. Pure but for reading ``env_file``; contents of code are hashed later,
+by ``content``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping
+
+from deploy_code.config.advice import advice
+from deploy_code.config.check import check, needs, signal_name, type_of
+from deploy_code.config.identity import project_name
+from deploy_code.config.schema import (
+    DeploymentConfig,
+    HealthCheckConfig,
+    HooksConfig,
+    PortConfig,
+    RestartConfig,
+    ServiceConfig,
+    VolumeConfig,
+)
+from deploy_code.config.source import Source, source_of
+from deploy_code.errors import ConfigError
+from deploy_code.model import (
+    Condition,
+    Content,
+    Dependency,
+    HealthCheck,
+    Hooks,
+    Policy,
+    Port,
+    Project,
+    Release,
+    Resources,
+    Restart,
+    ServiceSpec,
+    Settings,
+    Volume,
+)
+from deploy_code.security.redact import is_secret_name, secret_values, url_passwords
+
+
+def resolve(config: DeploymentConfig, *, service_types: Collection[str] = ()) -> Project:
+    """``config`` as a Project; disabled services are left out. ``service_types``: names with a registered handler.
+
+    Globs of ``files`` stand in ``Content.files`` with an empty hash, and a release has an empty digest, until
+    ``content.with_hashes`` has looked at the disk. Raises ConfigError when cross-field rules are broken.
+    """
+    source = source_of(config)
+    problems = check(config)
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise ConfigError(f"{count}:", problems)
+    services = {
+        name: _service(name, service, config, source, service_types)
+        for name, service in config.services.items()
+        if service.enabled
+    }
+    return Project(
+        name=project_name(config.name, source.folder),
+        environment=config.environment.value,
+        root=source.folder,
+        settings=_settings(config),
+        hooks=_hooks(config.hooks),
+        env=dict(source.dotenv),
+        services=services,
+        disabled=tuple(name for name, service in config.services.items() if not service.enabled),
+        plugins=config.plugins,
+        warnings=tuple(advice(config)),
+        secrets=_project_secrets(services, source),
+    )
+
+
+def _settings(config: DeploymentConfig) -> Settings:
+    deployment = config.deployment
+    ports = config.infrastructure.network.port_range
+    return Settings(
+        strategy=str(deployment.strategy),
+        strategy_options=dict(deployment.strategy_options),
+        max_parallel=deployment.max_parallel,
+        timeout_seconds=deployment.timeout_seconds,
+        total_timeout_seconds=deployment.total_timeout_seconds or 0.0,
+        rollback_on_failure=deployment.rollback_on_failure,
+        port_range=(ports.start, ports.end),
+        dry_run=config.dry_run,
+        monitoring_enabled=config.monitoring.enabled,
+    )
+
+
+def _hooks(hooks: HooksConfig) -> Hooks:
+    return Hooks(
+        pre_deploy=hooks.pre_deploy,
+        post_deploy=hooks.post_deploy,
+        on_failure=hooks.on_failure,
+        timeout_seconds=hooks.timeout_seconds,
+    )
+
+
+def _service(
+    name: str, service: ServiceConfig, config: DeploymentConfig, source: Source, types: Collection[str]
+) -> ServiceSpec:
+    content = _content(service, config, source, types)
+    return ServiceSpec(
+        name=name, content=content, policy=_policy(service, config), secrets=_secrets(name, content, service, source)
+    )
+
+
+# --------------------------------------------------------------------------- content
+
+
+def _content(service: ServiceConfig, config: DeploymentConfig, source: Source, types: Collection[str]) -> Content:
+    kind = _kind(service, types)
+    release = _release(service, config, source) if service.release else None
+    working_dir = _working_dir(service, kind, release, source)
+    return Content(
+        service_type=kind,
+        command=_command(service.command or "", working_dir, release, source) if kind != "container" else service.command or "",
+        args=service.args,
+        env=_env(service, source),
+        working_dir=working_dir,
+        user=service.user or "",
+        inherit_env=service.inherit_env,
+        image=service.image or "",
+        ports=tuple(_port(port) for port in service.ports),
+        volumes=tuple(_volume(volume, kind, source) for volume in service.volumes),
+        resources=Resources(**service.resources.model_dump()),
+        one_shot=service.one_shot,
+        files=dict.fromkeys(service.files, ""),
+        release=release,
+    )
+
+
+def _kind(service: ServiceConfig, types: Collection[str]) -> str:
+    """``custom`` without a handler is what the document's example shows: an ordinary process."""
+    kind = type_of(service)
+    if kind == "custom" and kind not in types:
+        return "container" if service.image else "process"
+    return kind
+
+
+def _working_dir(service: ServiceConfig, kind: str, release: Release | None, source: Source) -> str:
+    written = service.working_dir
+    if kind == "container":
+        return written or ""
+    folder = source.absolute(written) if written else (release.source if release else source.folder)
+    inside = _inside(folder, release.source) if release else None
+    return folder if inside is None else f"release:{inside}"
+
+
+def _command(command: str, working_dir: str, release: Release | None, source: Source) -> str:
+    """A relative path is relative to the file's folder; inside a release to the copy's working directory."""
+    if "/" not in command or os.path.isabs(command) or "${" in command:
+        return command
+    path = source.absolute(command)
+    inside = _inside(path, release.source) if release else None
+    if inside is None or not working_dir.startswith("release:"):
+        return path
+    return os.path.join(".", os.path.relpath(inside, working_dir.removeprefix("release:") or "."))
+
+
+def _release(service: ServiceConfig, config: DeploymentConfig, source: Source) -> Release:
+    """What a release leaves out: deploy-code's own folders and what the service writes, if they lie inside it."""
+    tree = source.absolute(service.release or ".")
+    storage = config.infrastructure.storage
+    own = [storage.data_dir, storage.log_dir, storage.temp_dir, storage.backup_dir]
+    left_out = [_inside(source.absolute(path), tree) for path in [*own, *(v.mount_path for v in service.volumes)]]
+    return Release(source=tree, digest="", exclude=tuple(sorted({path for path in left_out if path})))
+
+
+def _inside(path: str, folder: str) -> str | None:
+    """``path`` relative to ``folder`` ("" for the folder itself), or None when it lies elsewhere."""
+    if path == folder:
+        return ""
+    prefix = folder.rstrip("/") + "/"
+    return path[len(prefix) :] if path.startswith(prefix) else None
+
+
+def _env(service: ServiceConfig, source: Source) -> Mapping[str, str]:
+    merged: dict[str, str] = {}
+    for file in service.env_file:
+        merged |= source.env_file(source.absolute(file))[0]
+    return merged | service.environment
+
+
+def _port(port: PortConfig) -> Port:
+    return Port(
+        container_port=port.container_port, host_port=port.host_port, protocol=port.protocol.value, dynamic=port.dynamic
+    )
+
+
+def _volume(volume: VolumeConfig, kind: str, source: Source) -> Volume:
+    path = volume.mount_path if kind == "container" else source.absolute(volume.mount_path)
+    return Volume(name=volume.name, mount_path=path, read_only=volume.read_only, shared=volume.shared)
+
+
+# --------------------------------------------------------------------------- policy
+
+
+def _policy(service: ServiceConfig, config: DeploymentConfig) -> Policy:
+    return Policy(
+        replicas=service.replicas,
+        replicas_in_file="replicas" in service.model_fields_set,
+        health=_health(service.health_check, config.deployment.health_check_interval),
+        restart=_restart(service.restart),
+        dependencies=tuple(_dependencies(service, config)),
+        strategy=service.strategy or "",
+        stop_signal=signal_name(service.stop_signal),
+        stop_timeout_seconds=service.stop_timeout_seconds,
+        min_ready_seconds=service.min_ready_seconds,
+        exclusive=service.exclusive,
+    )
+
+
+def _health(check: HealthCheckConfig | None, interval: float) -> HealthCheck:
+    if check is None:
+        return HealthCheck(interval_seconds=interval)
+    return HealthCheck(
+        endpoint=check.endpoint,
+        command=check.command,
+        interval_seconds=check.interval_seconds if "interval_seconds" in check.model_fields_set else interval,
+        timeout_seconds=check.timeout_seconds,
+        retries=check.retries,
+        start_period_seconds=check.start_period_seconds,
+    )
+
+
+def _restart(restart: RestartConfig) -> Restart:
+    return Restart(**{**restart.model_dump(), "policy": restart.policy.value})
+
+
+def _dependencies(service: ServiceConfig, config: DeploymentConfig) -> Iterator[Dependency]:
+    """Each once. A one-shot is done when it has completed: "healthy" would never come."""
+    seen: set[str] = set()
+    for _, name, written in needs(service):
+        if name in seen:
+            continue
+        seen.add(name)
+        usual = Condition.COMPLETED if config.services[name].one_shot else Condition.HEALTHY
+        condition = usual if written in (None, Condition.HEALTHY) else written
+        yield Dependency(service=name, condition=condition or usual)
+
+
+# --------------------------------------------------------------------------- secrets
+
+
+def _secrets(name: str, content: Content, service: ServiceConfig, source: Source) -> tuple[str, ...]:
+    values = {**dict(source.used_in(name)), **content.env}
+    found = dict.fromkeys([*secret_values(dict(source.used_in(name))), *secret_values(values)])
+    found |= dict.fromkeys(_secret_args(content.args))
+    if service.health_check and "@" in service.health_check.endpoint:
+        found |= dict.fromkeys(url_passwords(service.health_check.endpoint))
+    return tuple(found)
+
+
+def _secret_args(args: tuple[str, ...]) -> Iterator[str]:
+    """``--password=x``, ``--token x`` and URLs with a password."""
+    for arg, following in zip(args, (*args[1:], ""), strict=True):
+        option, equals, value = arg.partition("=")
+        if "://" in arg:
+            yield from url_passwords(arg)
+        if option.startswith("-") and is_secret_name(option.lstrip("-")):
+            given = value if equals else following
+            yield from secret_values({"secret": given} if not given.startswith("-") else {})
+
+
+def _project_secrets(services: Mapping[str, ServiceSpec], source: Source) -> tuple[str, ...]:
+    found = dict.fromkeys(secret_values(source.dotenv))
+    found |= dict.fromkeys(secret_values(dict(source.used_in())))
+    for service in services.values():
+        found |= dict.fromkeys(service.secrets)
+    return tuple(found)

@@ -1,0 +1,280 @@
+"""Services as plain processes: nothing but Python and Linux needed.
+
+Each instance leads a session of its own and writes its log itself, so the agent's death harms none of them,
+and the next agent takes them under watch again (pid, start time and boot id tell the very one).
+
+Whether a process belongs to an instance is asked in one place, ``_members``; a runtime that keeps instances
+in control groups would answer there.
+"""
+
+from __future__ import annotations
+
+import os
+import signal as signals
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+
+from deploy_code.drivers.base import Running, StartOrder
+from deploy_code.drivers.oneshot import read_status
+from deploy_code.drivers.pidfd import Watch
+from deploy_code.drivers.proctree import Claim, Ident, Proc, boot_id, look_up
+from deploy_code.drivers.reaper import StrangerReaper
+from deploy_code.drivers.scans import SharedScan
+from deploy_code.drivers.spawn import spawn
+from deploy_code.errors import DriverError
+from deploy_code.model import Exit
+
+_EXITS_KEPT = 10_000  # ends remembered for whoever asks late
+_TRUST_SECONDS = 60.0  # so long after its end a session's number is not taken to be in other hands
+_SWEEP_SECONDS = 10.0  # a process that has not gone so long after SIGKILL hangs in the kernel
+
+
+class ProcessDriver:
+    """``drivers.base.Driver`` for processes of this machine. To be used from one event loop at a time."""
+
+    name = "process"
+
+    def __init__(self) -> None:
+        self._watches: dict[Ident, Watch] = {}
+        self._exits: OrderedDict[Ident, tuple[Exit, float]] = OrderedDict()  # and when it was noticed
+        self._scans = SharedScan()
+        self._strangers = StrangerReaper(lambda pid: any(ident.pid == pid for ident in self._watches))
+
+    # ----------------------------------------------------------------------- start and find
+
+    async def start(self, order: StartOrder) -> Running:
+        """Start one instance. Raises DriverError: E003 no such command, E004 no room for its log, S005 no
+        log folder, E005 anything else that keeps it from starting."""
+        pid = spawn(order)
+        return Running(
+            uuid=order.uuid,
+            pid=pid,
+            start_time=self._watch_child(pid).start_time,
+            boot_id=boot_id(),
+            status_path=order.status_path if order.one_shot else "",
+        )
+
+    async def find(self, running: Running) -> bool:
+        """Is this very one still alive? Takes it under watch if it was not."""
+        proc = look_up(running.pid) if running.boot_id == boot_id() else None
+        if proc is None or proc.start_time != running.start_time:
+            return False
+        return self._watch(proc.ident) is not None and proc.alive
+
+    async def find_spawned(self, uuids: Sequence[str]) -> dict[str, Running]:
+        """Those of ``uuids`` that run although nobody could record it; one look at /proc for all."""
+        table = await self._scans.fresh(since=0)
+        return {
+            uuid: Running(uuid=uuid, pid=proc.pid, start_time=proc.start_time, boot_id=boot_id())
+            for uuid, proc in table.leaders(uuids).items()
+        }
+
+    def _watch_child(self, pid: int) -> Ident:
+        """Watch a process just started; one that cannot be watched must not live on unseen."""
+        proc = look_up(pid)
+        try:
+            if proc is None or self._watch(proc.ident) is None:
+                raise DriverError(f"process {pid} was reaped by another part of this program")
+        except DriverError:
+            with suppress(ProcessLookupError, ChildProcessError):
+                os.kill(pid, signals.SIGKILL)
+                os.waitpid(pid, 0)
+            raise
+        return proc.ident
+
+    def _watch(self, ident: Ident) -> Watch | None:
+        watch = self._watches.get(ident)
+        if watch is None:
+            watch = _open_watch(ident, self._ended)
+            if watch is not None:
+                self._watches[ident] = watch
+        return watch
+
+    def _watch_of(self, running: Running) -> Watch | None:
+        return self._watch(_ident(running)) if running.boot_id == boot_id() else None
+
+    def _ended(self, watch: Watch) -> None:
+        del self._watches[watch.ident]
+        if watch.exit is not None:
+            self._exits[watch.ident] = (watch.exit, time.monotonic())
+        if len(self._exits) > _EXITS_KEPT:
+            self._exits.popitem(last=False)
+
+    # ----------------------------------------------------------------------- wait
+
+    async def wait(self, running: Running) -> Exit:
+        """Wait until it has ended, and how: unknown if it was not our child and left no status file."""
+        if _ident(running) not in self._exits:
+            watch = self._watch_of(running)
+            if watch is not None:
+                await watch.ended()
+        noticed, _ = self._exits.get(_ident(running), (None, 0.0))
+        return _recorded_exit(running) or noticed or Exit(at=time.time())
+
+    # ----------------------------------------------------------------------- stop and sweep
+
+    async def stop(self, running: Running, signal: str, timeout: float) -> bool:
+        """Ask the leader with ``signal`` (a name such as SIGTERM), then whatever outlives it, together for
+        ``timeout`` seconds; kill what is left. True when nothing had to be killed. Raises DriverError when
+        something cannot be killed, or when ``signal`` is none."""
+        if running.boot_id != boot_id():
+            return True
+        number = _signal_number(signal)
+        deadline = time.monotonic() + timeout
+        claim = self._claim(running)
+        before = await self._before_signal(claim)
+        if not before:
+            return True
+        claim = _knowing(claim, before.values())
+        if running.pid in before:
+            await self._signal_all([before[running.pid]], number, timeout)
+        left = await self._members(claim)
+        if left and running.pid not in left:
+            claim = _knowing(claim, left.values())
+            await self._signal_all(left.values(), number, deadline - time.monotonic())
+            left = await self._members(claim)
+        return not left or await self._kill_all(claim, left) == 0
+
+    async def sweep(self, running: Running) -> int:
+        """Kill what an ended instance left behind; how many processes that were.
+
+        Raises DriverError when the instance itself still runs, or when something cannot be killed.
+        """
+        if running.boot_id != boot_id():
+            return 0
+        claim = self._claim(running)
+        left = await self._members(claim)
+        if running.pid in left:
+            raise DriverError(f"process {running.pid} still runs and cannot be swept", remedy="Stop it first")
+        return await self._kill_all(claim, left)
+
+    async def pids(self, running: Running) -> tuple[int, ...]:
+        """All living processes of this instance, its own first; without its own the command detached."""
+        if running.boot_id != boot_id():
+            return ()
+        members = await self._members(self._claim(running))
+        return tuple(sorted(members, key=lambda pid: (pid != running.pid, pid)))
+
+    def reap_strangers(self) -> int:
+        """Reap ended orphans that were handed to us (``become_subreaper``). Call it about once a second."""
+        return self._strangers.reap()
+
+    def close(self) -> None:
+        """Forget everything that is watched; kills nothing. Those who wait are cancelled."""
+        for watch in self._watches.values():
+            watch.close()
+        self._watches.clear()
+
+    def _claim(self, running: Running) -> Claim:
+        ident = _ident(running)
+        _, noticed = self._exits.get(ident, (None, -_TRUST_SECONDS))
+        recent = time.monotonic() - noticed < _TRUST_SECONDS
+        return Claim(running.uuid, ident, watched=recent or ident in self._watches)
+
+    async def _members(self, claim: Claim) -> dict[int, Proc]:
+        """Everything that belongs to the instance, as of now."""
+        table = await self._scans.fresh(since=claim.leader.start_time)
+        return table.members(claim)
+
+    async def _before_signal(self, claim: Claim) -> dict[int, Proc]:
+        """Everything that only its relations betray, and these end with the leader. What carries the uuid
+        carries it afterwards too, so a look into every environment is saved while the leader lives."""
+        by_relation = await self._members(claim._replace(uuid=""))
+        return by_relation if claim.leader.pid in by_relation else await self._members(claim)
+
+    async def _signal_all(self, procs: Iterable[Proc], number: int, timeout: float) -> None:
+        """Signal each of these and wait until all have ended, at most ``timeout`` seconds."""
+        with ExitStack() as stack:
+            watches = {proc: watch for proc in procs if (watch := self._borrow(proc.ident, stack))}
+            for proc, watch in watches.items():
+                _signal(proc, watch, number)
+            await _all_ended(watches.values(), timeout)
+
+    async def _kill_all(self, claim: Claim, left: Mapping[int, Proc]) -> int:
+        """Kill and look again until nothing is left: a tree that forks meanwhile needs several rounds."""
+        killed: set[Ident] = set()
+        deadline = time.monotonic() + _SWEEP_SECONDS
+        while left:
+            if time.monotonic() > deadline:
+                raise _cannot_kill(left.values())
+            killed.update(proc.ident for proc in left.values())
+            claim = _knowing(claim, left.values())
+            await self._signal_all(left.values(), signals.SIGKILL, deadline - time.monotonic())
+            left = await self._members(claim)
+        return len(killed)
+
+    def _borrow(self, ident: Ident, stack: ExitStack) -> Watch | None:
+        """The watch of a leader, or one that lasts as long as ``stack``."""
+        watch = self._watches.get(ident)
+        if watch is None:
+            watch = _open_watch(ident)
+            if watch is not None:
+                stack.callback(watch.close)
+        return watch
+
+
+def _ident(running: Running) -> Ident:
+    return Ident(running.pid, running.start_time)
+
+
+def _open_watch(ident: Ident, on_end: Callable[[Watch], None] | None = None) -> Watch | None:
+    try:
+        return Watch.open(ident, on_end)
+    except OSError as exc:
+        raise DriverError(
+            f"process {ident.pid} cannot be watched: {exc.strerror}",
+            remedy="Raise the limit of open files (`ulimit -n`) of the agent",
+            retryable=True,
+        ) from exc
+
+
+def _signal(proc: Proc, watch: Watch, number: int) -> None:
+    try:
+        watch.send(number)
+        if proc.state == "T":
+            watch.send(signals.SIGCONT)  # a stopped process hears nothing but SIGKILL
+    except PermissionError as exc:
+        raise DriverError(
+            f"process {proc.pid} may not be signalled by uid {os.geteuid()}",
+            meaning="It changed its user",
+            remedy="Run deploy-code as root, or end that process yourself",
+        ) from exc
+
+
+async def _all_ended(watches: Iterable[Watch], timeout: float) -> None:
+    """Wait for the end of all; whoever outlives ``timeout`` is found by the next look."""
+    ends_at = time.monotonic() + timeout
+    for watch in watches:
+        await watch.ended(ends_at - time.monotonic())
+
+
+def _knowing(claim: Claim, procs: Iterable[Proc]) -> Claim:
+    return claim._replace(known=claim.known | {proc.ident for proc in procs})
+
+
+def _recorded_exit(running: Running) -> Exit | None:
+    if not running.status_path:
+        return None
+    status = read_status(running.status_path, running.uuid)
+    return Exit(at=status[0], code=status[1], signal=status[2]) if status else None
+
+
+def _signal_number(name: str) -> int:
+    try:
+        return signals.Signals[name]
+    except KeyError as exc:
+        raise DriverError(
+            f'"{name}" is no signal', remedy='Use a name such as SIGTERM in "stop_signal"'
+        ) from exc
+
+
+def _cannot_kill(procs: Iterable[Proc]) -> DriverError:
+    names = ", ".join(f"{proc.pid} (state {proc.state})" for proc in procs)
+    return DriverError(
+        f"these processes are still there {_SWEEP_SECONDS:.0f} s after SIGKILL: {names}",
+        meaning="State D hangs in the kernel, most often on a disk or network file system",
+        remedy="Mend that, then try again",
+        retryable=True,
+    )

@@ -1,0 +1,144 @@
+"""What happened, as frozen past-tense records, and the bus that hands them to listeners.
+
+The engine writes its state first and publishes afterwards; a listener that fails is reported and cannot harm it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base of all events. ``name`` is the class's name; ``text`` is one line for people, secrets redacted."""
+
+    at: float = field(default_factory=time.time)
+    deployment: int = 0
+    service: str = ""
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    @property
+    def text(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentStarted(Event):
+    kind: str  # deploy | stop | restart | scale | rollback | recover
+    services: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        return f"{self.kind} {self.deployment} of {len(self.services)} services"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentFinished(Event):
+    kind: str
+    status: str  # a DeploymentStatus
+    duration: float = 0.0
+    errors: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        return f"{self.kind} {self.deployment} {self.status} after {self.duration:.1f} s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseCompleted(Event):
+    phase: str
+    duration: float = 0.0
+
+    @property
+    def text(self) -> str:
+        return f"phase {self.phase} completed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepStarted(Event):
+    step: str  # str(step) of the plan
+    cause: str = ""
+
+    @property
+    def text(self) -> str:
+        return f"{self.step} ({self.cause})" if self.cause else self.step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFinished(Event):
+    step: str
+    duration: float = 0.0
+    error: str = ""  # empty: done
+
+    @property
+    def text(self) -> str:
+        return f"{self.step}: {self.error}" if self.error else f"{self.step} done in {self.duration:.2f} s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSkipped(Event):
+    reason: str  # led by E007
+
+    @property
+    def text(self) -> str:
+        return f"{self.service} skipped: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollbackStarted(Event):
+    reason: str
+    target: int = 0  # the deployment whose map is restored; 0: what was there before
+
+    @property
+    def text(self) -> str:
+        return f"rolling back: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceChanged(Event):
+    """An instance entered another phase. Carries no object of the model, only what people read."""
+
+    instance: str  # "api r7 #0"
+    phase: str
+    detail: str = ""
+
+    @property
+    def text(self) -> str:
+        return f"{self.instance} {self.phase}" + (f": {self.detail}" if self.detail else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarningRaised(Event):
+    message: str
+
+    @property
+    def text(self) -> str:
+        return self.message
+
+
+Listener = Callable[[Event], None]
+
+
+class Bus:
+    """Hands each event to all listeners, in the order they came. Listeners are plain and quick; slow ones queue."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Listener] = []
+        self.failures: list[str] = []
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Add a listener; the function that comes back removes it."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def publish(self, event: Event) -> None:
+        for listener in tuple(self._listeners):
+            try:
+                listener(event)
+            except Exception as exc:  # a listener must never harm a deployment; it is reported instead
+                self.failures.append(f"listener {listener!r} failed on {event.name}: {exc!r}")

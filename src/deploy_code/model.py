@@ -1,0 +1,338 @@
+"""The words of DESIGN §2 as plain frozen values: what a service is made of, and what one running copy of it is.
+
+Everything here is resolved (no pydantic, no ``${VAR}`` except the placeholders an instance gets at its start) and can be
+shown, hashed, sent and stored. The engine, the agent, the drivers and the state share these values; who may change what
+is said there.
+
+All durations are seconds, all sizes are named with their unit, all points in time are seconds since the epoch (UTC).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from deploy_code.codec import to_data
+
+# --------------------------------------------------------------------------- what a service is made of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """One port. ``container_port`` is what the service itself binds, ``host_port`` what callers use."""
+
+    container_port: int | None = None
+    host_port: int | None = None
+    protocol: str = "tcp"  # tcp | udp
+    dynamic: bool = False  # the number is chosen at start and handed over as PORT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """A directory the service keeps data in. ``mount_path`` is absolute."""
+
+    name: str
+    mount_path: str
+    read_only: bool = False
+    shared: bool = False  # two revisions may write at once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What is set aside for one instance; 0 means nothing."""
+
+    cpu_cores: float = 0.0
+    memory_mb: int = 0
+    storage_gb: int = 0
+    gpu_count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """A tree of code that is copied away so that rollback can return to it."""
+
+    source: str  # absolute folder the tree is copied from
+    digest: str  # sha256 over names, modes and contents; also the folder's name under releases/
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """What an instance is made of: exactly what the run hash covers. Placeholders such as ``${PORT}`` stay unresolved."""
+
+    service_type: str = "process"  # process | container | a registered name
+    command: str = ""  # one executable, never split
+    args: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)  # env and env_file, merged and resolved; holds secrets
+    working_dir: str = ""  # absolute; inside a release: relative to its copy when it starts with "release:"
+    user: str = ""  # name or "name:group"; empty: the agent's own
+    inherit_env: bool = False  # start from the agent's whole env instead of the short one
+    image: str = ""
+    ports: tuple[Port, ...] = ()
+    volumes: tuple[Volume, ...] = ()
+    resources: Resources = Resources()
+    one_shot: bool = False
+    files: Mapping[str, str] = field(default_factory=dict)  # path relative to the config's folder → sha256
+    release: Release | None = None
+
+
+class Condition(StrEnum):
+    """What of a dependency must hold before a dependent starts."""
+
+    HEALTHY = "healthy"
+    STARTED = "started"
+    COMPLETED = "completed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dependency:
+    service: str
+    condition: Condition = Condition.HEALTHY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthCheck:
+    """How readiness is asked for. Both ``endpoint`` and ``command``: both must pass. Neither: TCP-connect or alive."""
+
+    endpoint: str = ""  # http(s)://…, /path, tcp://host:port; may hold placeholders
+    command: tuple[str, ...] = ()
+    interval_seconds: float = 30.0
+    timeout_seconds: float = 10.0
+    retries: int = 3
+    start_period_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restart:
+    """When a dead instance comes back, and how slowly (DESIGN §7)."""
+
+    policy: str = "always"  # always | on-failure | never
+    backoff_seconds: float = 0.5  # first wait; doubles
+    backoff_max_seconds: float = 60.0
+    reset_after_seconds: float = 60.0  # ready for so long: the next wait is the first again
+    max_exits: int = 10  # so many exits within window_seconds open the circuit: state "failed"
+    window_seconds: float = 300.0
+    cooldown_seconds: float = 300.0  # then one try, half-open
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What surrounds an instance. A change here alone never restarts anything."""
+
+    replicas: int = 1
+    replicas_in_file: bool = True  # False: a scaled number stays
+    health: HealthCheck = HealthCheck()
+    restart: Restart = Restart()
+    dependencies: tuple[Dependency, ...] = ()
+    strategy: str = ""  # empty: that of the deployment
+    stop_signal: str = "SIGTERM"
+    stop_timeout_seconds: float = 30.0
+    min_ready_seconds: float = 0.0  # 0: default (1 where there is neither check nor port)
+    exclusive: bool = False  # as written; see ``is_exclusive`` in the planner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSpec:
+    """One service, resolved: content plus policy. ``secrets`` are values that no output may show; not hashed."""
+
+    name: str
+    content: Content = Content()
+    policy: Policy = Policy()
+    secrets: tuple[str, ...] = ()
+
+    @property
+    def run_hash(self) -> str:
+        """sha256 over the canonical content (64 hex digits)."""
+        return run_hash(self.content)
+
+
+def run_hash(content: Content) -> str:
+    """The hash behind a revision: equal hash, nothing to do (DESIGN §2, §4)."""
+    import hashlib
+    import json
+
+    text = json.dumps(to_data(content), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# --------------------------------------------------------------------------- the project around the services
+
+
+class StrategyName(StrEnum):
+    """Orders of rollouts, and how each is done. Names of custom strategies are plain strings."""
+
+    SEQUENTIAL = "Sequential"
+    PARALLEL = "Parallel"
+    ROLLING_UPDATE = "RollingUpdate"
+    BLUE_GREEN = "BlueGreen"
+    CANARY = "Canary"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """argv lists run on this machine, in the config's folder, with the project's env."""
+
+    pre_deploy: tuple[tuple[str, ...], ...] = ()
+    post_deploy: tuple[tuple[str, ...], ...] = ()
+    on_failure: tuple[tuple[str, ...], ...] = ()
+    timeout_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How deployments of this project go (section ``deployment:`` and what else steers the engine)."""
+
+    strategy: str = StrategyName.SEQUENTIAL
+    max_parallel: int = 10
+    timeout_seconds: float = 300.0  # of one gate
+    total_timeout_seconds: float = 0.0  # of the whole run; 0: timeout_seconds × services in the run
+    rollback_on_failure: bool = True
+    port_range: tuple[int, int] = (30000, 40000)  # both ends included
+    dry_run: bool = False
+    monitoring_enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Directories:
+    """Where things of one project lie, all absolute, the project's own folder already included."""
+
+    state: str  # state.db, locks, agent.sock, releases/
+    logs: str
+    temp: str = ""
+    backup: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What a command must know of a project before it can open its state. Needs no valid file."""
+
+    name: str
+    directories: Directories
+    files: tuple[str, ...] = ()  # real paths of the config files; empty with --project
+    environment: str = ""  # as written; "" where unknown
+    warnings: tuple[str, ...] = ()  # e.g. "data_dir is not writable, using …"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Project:
+    """A whole file, resolved: the input of the planner, and what the cache of resolved configs holds."""
+
+    name: str
+    environment: str = "development"
+    root: str = ""  # folder of the first config file, absolute
+    settings: Settings = Settings()
+    hooks: Hooks = Hooks()
+    env: Mapping[str, str] = field(default_factory=dict)  # what hooks get on top: .env
+    services: Mapping[str, ServiceSpec] = field(default_factory=dict)  # enabled ones only
+    disabled: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()  # import strings "package.module:Class"
+    warnings: tuple[str, ...] = ()  # each led by its code or by "warning"
+    secrets: tuple[str, ...] = ()  # values no output may show
+
+
+# --------------------------------------------------------------------------- what runs
+
+
+class Phase(StrEnum):
+    """Where one instance is in its life."""
+
+    WAITING = "waiting"  # recorded, not spawned: waits for a dependency after a reboot
+    STARTING = "starting"  # spawned, its gate has not opened
+    READY = "ready"
+    UNREADY = "unready"  # was ready; fails its check now
+    BACKOFF = "backoff"  # died; comes back at ``next_start_at``
+    EXITED = "exited"  # died before its gate opened, or is not to be restarted
+    COMPLETED = "completed"  # a one-shot that ended with 0
+    FAILED = "failed"  # its circuit is open (crash loop), or a one-shot that did not end with 0
+    STOPPING = "stopping"
+    GONE = "gone"  # nothing of it is left; only ever seen in the stream
+
+    @property
+    def is_alive(self) -> bool:
+        return self in (Phase.STARTING, Phase.READY, Phase.UNREADY, Phase.STOPPING)
+
+
+class Gate(StrEnum):
+    """Whether an instance was ever proven ready."""
+
+    WAITING = "waiting"
+    OPEN = "open"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeResult:
+    """What one probe found. ``detail``: start of the body, stderr or the error, at most 2 KB, secrets redacted."""
+
+    ok: bool
+    kind: str  # http | tcp | command | alive
+    target: str  # what was asked: a URL, host:port, an argv as text
+    at: float
+    duration: float
+    status: int | None = None  # HTTP status or exit code
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """How a process ended. Both None: unknown (it was adopted, nobody could wait for it)."""
+
+    at: float
+    code: int | None = None
+    signal: int | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.code == 0
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            import signal
+
+            try:
+                return f"killed by {signal.Signals(self.signal).name}"
+            except ValueError:
+                return f"killed by signal {self.signal}"
+        return "exit code unknown" if self.code is None else f"exit code {self.code}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """One running copy, as the agent knows it. The agent alone writes these."""
+
+    uuid: str
+    service: str
+    revision: int
+    index: int
+    phase: Phase = Phase.STARTING
+    gate: Gate = Gate.WAITING
+    pid: int = 0
+    start_time: int = 0  # field 22 of /proc/PID/stat: with boot_id it tells a pid from its reuse
+    boot_id: str = ""
+    ports: Mapping[str, int] = field(default_factory=dict)  # container_port (or "port") as text → number bound
+    restarts: int = 0
+    exit: Exit | None = None  # the last one
+    probe: ProbeResult | None = None  # the last one
+    created_at: float = 0.0
+    started_at: float = 0.0
+    ready_at: float = 0.0  # since when ready without a break; 0: not ready
+    next_start_at: float = 0.0
+    log_path: str = ""
+    log_offset: int = 0  # logical offset in its log where this start began
+    note: str = ""  # why it is where it is, in words
+    handler: Mapping[str, str] = field(default_factory=dict)  # what a driver must remember
+
+    def but(self, **changes: object) -> Instance:
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """One entry of the wanted set: so many instances of this revision of this service."""
+
+    service: str
+    revision: int
+    replicas: int
+    content: Content = Content()
+    policy: Policy = Policy()
+    secrets: tuple[str, ...] = ()

@@ -1,0 +1,225 @@
+"""``DeploymentOrchestrator``: the operations of a project. Each is a recorded deployment under the lock, made from a plan.
+
+Every call opens what it needs and closes it again, so that one object lives through several event loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from deploy_code.errors import ConfigError
+from deploy_code.events import Bus
+from deploy_code.model import Project, Settings
+from deploy_code.orchestrator import targets
+from deploy_code.orchestrator.deployment import DeploymentRun, Order
+from deploy_code.orchestrator.observe import goals, observe, recorded_instances
+from deploy_code.orchestrator.preflight import preflight
+from deploy_code.orchestrator.record import entries, settings_of
+from deploy_code.orchestrator.recover import finish_interrupted
+from deploy_code.orchestrator.report import DeploymentReport
+from deploy_code.plan.observed import Observed, Target
+from deploy_code.plan.plan import Plan
+from deploy_code.plan.reconcile import reconcile
+from deploy_code.plugins import Plugin
+
+if TYPE_CHECKING:
+    from deploy_code.app import App
+    from deploy_code.orchestrator.parts import Parts
+
+PHASES = ("validation", "resources", "network", "storage", "services", "health", "monitoring", "logging")
+
+MakeTarget = Callable[[Observed], Target]
+
+
+class DeploymentOrchestrator:
+    """Brings a project from what runs to what its file says, and back. ``bus`` carries every event of its runs."""
+
+    def __init__(self, app: App, *, plugins: Iterable[Plugin] = ()) -> None:
+        self.bus = Bus()
+        self._app = app
+        self._plugins = list(plugins)
+        self._run: DeploymentRun | None = None
+
+    # ------------------------------------------------------------------------------------------------------ operations
+
+    async def deploy(
+        self,
+        services: Sequence[str] | None = None,
+        skip_phases: Sequence[str] | None = None,
+        *,
+        rerun: Sequence[str] = (),
+    ) -> DeploymentReport:
+        """Make the project as its file says; with ``services`` only those, and what they need that is not healthy.
+
+        Raises DeployCodeError for everything found before the first step. Once a step has run, what went wrong is in
+        the report (``success`` False), rollback included. On a dry run nothing is changed and ``report.plan`` is set.
+        """
+        skipped = _phases(skip_phases)
+        self._app.prestart()
+        project = self._app.load()
+        if self._app.options.dry_run or project.settings.dry_run:
+            return self._dry_run(project, services)
+        async with self._session(project) as parts:
+            make = targets.deploy(project, services, rerun)
+            return await self._deploy(parts, project, make, skipped)
+
+    async def plan(self, services: Sequence[str] | None = None, *, rerun: Sequence[str] = ()) -> Plan:
+        """What ``deploy`` would do, preflight included. Opens the state read-only, starts no agent, creates nothing."""
+        return self._plan(self._app.load(), services, rerun)
+
+    async def stop(
+        self, timeout: float | None = None, services: Sequence[str] | None = None
+    ) -> DeploymentReport | None:
+        """Stop all services, dependents first, and remember the wish. ``timeout``: seconds for each, instead of its own.
+
+        None when the project was never deployed. Works whatever is wrong with the file.
+        """
+        if not self._app.has_state():
+            return None
+        async with self._session(None) as parts:
+            make = targets.stop(parts.identity.name, goals(parts.store, parts.store.current_map()), services)
+            return await self._other(parts, make, stop_timeout=timeout)
+
+    async def restart(self, services: Sequence[str] | None = None) -> DeploymentReport:
+        """Recreate services at their revision, in dependency order, gated; the others are left alone."""
+        async with self._session(None) as parts:
+            make = targets.restart(parts.identity.name, goals(parts.store, parts.store.current_map()), services)
+            return await self._other(parts, make)
+
+    async def scale(self, replicas: Mapping[str, int]) -> DeploymentReport:
+        """Run so many instances of these services. The file's number wins at the next deploy, where it has one."""
+        async with self._session(None) as parts:
+            make = targets.scale(parts.identity.name, goals(parts.store, parts.store.current_map()), replicas)
+            return await self._other(parts, make)
+
+    async def rollback(self, to: int | None = None) -> DeploymentReport:
+        """Restore exactly what deployment ``to`` left; without it the last good one that differs from what is wanted now."""
+        async with self._session(None) as parts:
+            row = targets.rollback_row(parts.store, to)
+            wanted = goals(parts.store, row.wanted)
+            parts.warnings.extend(targets.changed_files(wanted, self._app.root()))
+            return await self._other(parts, targets.rollback(parts.identity.name, wanted, row))
+
+    async def recover(self, number: int | None = None, *, resume: bool = False) -> DeploymentReport | None:
+        """Finish or undo the interrupted deployment ``number`` (None: whichever there is); None when there is none."""
+        if not self._app.has_state():
+            return None
+        async with self._session(None, recover=False) as parts:
+            row = parts.store.running_deployment()
+            if row is None or number not in (None, row.number):
+                return None
+            return await finish_interrupted(parts, row, resume=resume)
+
+    def interrupt(self) -> None:
+        """First call: an orderly rollback. Second: stop at once; what is left is recorded and can be recovered."""
+        if self._run is not None:
+            self._run.interrupt()
+
+    # ---------------------------------------------------------------------------------------------------------- pieces
+
+    @asynccontextmanager
+    async def _session(self, project: Project | None, *, recover: bool = True) -> AsyncIterator[Parts]:
+        """Everything open and locked, and whatever was interrupted before brought to its end."""
+        async with self._app.session(self.bus, project, self._plugins) as parts:
+            row = parts.store.running_deployment() if recover else None
+            if row is not None:
+                await finish_interrupted(parts, row)
+            yield parts
+
+    async def _deploy(
+        self, parts: Parts, project: Project, make: MakeTarget, skipped: frozenset[str]
+    ) -> DeploymentReport:
+        parts.warnings.extend(project.warnings)
+        order = await self._order(parts, make, project.settings)
+        order = replace(order, hooks=project.hooks, root=project.root, env=dict(project.env), skip_phases=skipped)
+        self._preflight(parts, order)
+        return await self._execute(parts, order)
+
+    async def _other(self, parts: Parts, make: MakeTarget, *, stop_timeout: float | None = None) -> DeploymentReport:
+        last = parts.store.last_deployment()
+        order = await self._order(parts, make, settings_of(last.settings if last else None))
+        order = replace(order, stop_timeout=stop_timeout, root=self._app.root())
+        self._preflight(parts, order)
+        return await self._execute(parts, order)
+
+    async def _order(self, parts: Parts, make: MakeTarget, settings: Settings) -> Order:
+        observed = observe(parts.store, await parts.platform.observe())
+        target = replace(make(observed), settings=settings)
+        return Order(plan=reconcile(target, observed), observed=observed, settings=settings)
+
+    def _preflight(self, parts: Parts, order: Order) -> None:
+        if "validation" not in order.skip_phases and order.plan.kind != "stop":
+            state = parts.identity.directories.state
+            preflight(order.plan, state=state, root=order.root, held=_held(order.observed))
+
+    async def _execute(self, parts: Parts, order: Order) -> DeploymentReport:
+        if order.plan.is_empty and _nothing_to_record(parts, order.plan):
+            return _unchanged(parts, order.plan)
+        self._run = DeploymentRun(parts, order)
+        try:
+            return await self._run.run()
+        finally:
+            self._run = None
+
+    # --------------------------------------------------------------------------------------------------------- dry run
+
+    def _dry_run(self, project: Project, services: Sequence[str] | None) -> DeploymentReport:
+        plan = self._plan(project, services, ())
+        return DeploymentReport.succeeded(
+            total_services=len([name for name in plan.services if name in plan.after]),
+            plan=plan,
+            warnings=list(project.warnings),
+        )
+
+    def _plan(self, project: Project, services: Sequence[str] | None, rerun: Sequence[str]) -> Plan:
+        store = self._app.reader()
+        try:
+            alive = self._app.agent_is_alive()
+            observed = observe(store, recorded_instances(store, agent_alive=alive)) if store else Observed()
+        finally:
+            if store is not None:
+                store.close()
+        plan = reconcile(targets.deploy(project, services, rerun)(observed), observed)
+        state = self._app.identity.directories.state
+        preflight(plan, state=state, root=project.root, held=_held(observed))
+        return plan
+
+
+def _held(observed: Observed) -> dict[str, set[int]]:
+    """Ports that instances hold now, by service."""
+    return {
+        name: {number for each in found.instances if each.phase.is_alive for number in each.ports.values()}
+        for name, found in observed.services.items()
+    }
+
+
+def _nothing_to_record(parts: Parts, plan: Plan) -> bool:
+    """An unchanged deploy is no deployment, unless it makes a forced or failed one good."""
+    last = parts.store.last_deployment()
+    return last is not None and (last.good or plan.kind != "deploy") and entries(plan.before) == entries(plan.after)
+
+
+def _unchanged(parts: Parts, plan: Plan) -> DeploymentReport:
+    last = parts.store.last_deployment()
+    count = len(plan.unchanged)
+    return DeploymentReport.succeeded(
+        total_services=count,
+        deployed_services=count,
+        warnings=list(dict.fromkeys(parts.warnings)),
+        phases_completed=list(PHASES),
+        deployment=last.number if last else 0,
+        plan=plan,
+    )
+
+
+def _phases(names: Sequence[str] | None) -> frozenset[str]:
+    """Check the names given to ``skip_phases``. Raises ConfigError for unknown ones and for ``services``."""
+    chosen = frozenset(names or ())
+    if unknown := chosen - {*PHASES}:
+        raise ConfigError(f"no such phase: {', '.join(sorted(unknown))}", remedy=f"Phases are {', '.join(PHASES)}")
+    if "services" in chosen:
+        raise ConfigError("the phase services cannot be skipped", remedy="To look without touching, use --dry-run")
+    return chosen

@@ -1,0 +1,280 @@
+"""One short coroutine per kind of step: changes the wanted set, then waits for the states that come back.
+
+Nothing here decides what is to be done, and nothing here starts a process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from deploy_code.errors import CATALOGUE, DeploymentError
+from deploy_code.model import Gate, Instance, Phase, Wanted
+from deploy_code.plan.plan import Goal, Remove, Run, Settle, Step, Update, WaitReady, Want
+from deploy_code.platforms.base import Platform
+
+SWEEP_SECONDS = 30.0  # what the agent may take on top of a stop time-out to kill and sweep
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What every operation may look at. ``timeout``: of one gate, in seconds."""
+
+    platform: Platform
+    deployment: int
+    goals: Mapping[str, Goal]  # what is to be
+    old: Mapping[str, Goal]  # what was
+    present: Mapping[str, Collection[int]]  # revisions found at the beginning
+    timeout: float
+    force: bool = False
+    stop_timeout: float | None = None
+    port_range: tuple[int, int] = (30000, 40000)
+    warn: Callable[..., None] = field(default=lambda *_args, **_kw: None)
+
+
+class NotReadyError(DeploymentError):
+    """A gate did not open. ``instance`` is the one that kept it shut, as last seen."""
+
+    def __init__(self, message: str, *, service: str, code: str, instance: Instance | None = None) -> None:
+        super().__init__(message, service=service, code=code)
+        self.instance = instance
+
+
+async def perform(context: Context, step: Step) -> None:
+    """Do one step. Raises DeploymentError (E005, E006, E008) or AgentError."""
+    await _OPERATIONS[type(step)](context, step)
+
+
+async def want(context: Context, step: Want) -> None:
+    if step.replicas == 0:
+        await _take_away(context, step.service, {step.revision})
+        return
+    await _want(context, _wanted(context.goals[step.service]))
+
+
+async def wait_ready(context: Context, step: WaitReady) -> None:
+    if not step.gated:
+        context.warn(
+            f"{step.service} r{step.revision} was not healthy before: restored, not waited for",
+            service=step.service,
+        )
+        return
+    try:
+        await _until_ready(context, step)
+    except NotReadyError as exc:
+        if not context.force or exc.code != "E006":
+            raise
+        context.warn(f"{exc} (forced: its dependents start all the same)", service=step.service)
+
+
+async def run(context: Context, step: Run) -> None:
+    wanted = _wanted(context.goals[step.service])
+    await _want(context, wanted, rerun=(step.service,) if step.again else ())
+    try:
+        async with asyncio.timeout(context.timeout):
+            await _until_completed(context, step)
+    except TimeoutError as exc:
+        raise NotReadyError(
+            f"one-shot {step.service} did not end within {context.timeout:g} s",
+            service=step.service,
+            code="E008",
+            instance=_latest(context, step.service, step.revision),
+        ) from exc
+
+
+async def update(context: Context, step: Update) -> None:
+    await _want(context, _wanted(context.goals[step.service]))
+
+
+async def remove(context: Context, step: Remove) -> None:
+    seen = {each.revision for each in context.platform.instances(step.service)}
+    await _take_away(context, step.service, seen | set(context.present.get(step.service, ())))
+
+
+async def settle(context: Context, step: Settle) -> None:
+    """Nothing to do: that the steps before it are done is all it says."""
+
+
+_OPERATIONS: dict[type[Step], Any] = {
+    Want: want,
+    WaitReady: wait_ready,
+    Run: run,
+    Update: update,
+    Remove: remove,
+    Settle: settle,
+}
+
+
+# ------------------------------------------------------------------------------------------------------------- pieces
+
+
+def _wanted(goal: Goal) -> Wanted:
+    return Wanted(
+        service=goal.spec.name,
+        revision=goal.revision,
+        replicas=goal.replicas,
+        content=goal.spec.content,
+        policy=goal.spec.policy,
+        secrets=goal.spec.secrets,
+    )
+
+
+async def _want(context: Context, *wanted: Wanted, rerun: tuple[str, ...] = ()) -> None:
+    await context.platform.want(
+        context.deployment,
+        wanted,
+        stop_timeout=context.stop_timeout,
+        rerun=rerun,
+        port_range=context.port_range,
+    )
+
+
+async def _take_away(context: Context, service: str, revisions: set[int]) -> None:
+    """No instance of these revisions any more, nor anything one of them left behind."""
+    if not revisions:
+        return
+    await _want(context, *(Wanted(service=service, revision=each, replicas=0) for each in sorted(revisions)))
+    bound = _stop_bound(context, service)
+    try:
+        async with asyncio.timeout(bound):
+            while any(each.revision in revisions for each in context.platform.instances(service)):
+                await context.platform.changed(service)
+    except TimeoutError as exc:
+        raise DeploymentError(
+            f"{service} is still there {bound:g} s after it was told to stop",
+            service=service,
+            code="E008",
+            remedy=f"See what hangs with `deploy-code status --detailed`, then run `deploy-code stop --services {service}`",
+        ) from exc
+
+
+def _stop_bound(context: Context, service: str) -> float:
+    goal = context.old.get(service) or context.goals.get(service)
+    own = goal.spec.policy.stop_timeout_seconds if goal else 30.0
+    return (own if context.stop_timeout is None else context.stop_timeout) + SWEEP_SECONDS
+
+
+async def _until_ready(context: Context, step: WaitReady) -> None:
+    """The gate. Its deadline is reset only by a new maximum of ready instances (DESIGN §6)."""
+    best, loop = 0, asyncio.get_running_loop()
+    deadline = loop.time() + context.timeout
+    while True:
+        instances = _of_revision(context, step.service, step.revision)
+        raise_if_hopeless(step.service, instances)
+        ready = sum(1 for each in instances if each.phase is Phase.READY)
+        if ready >= step.replicas:
+            return
+        if ready > best:
+            best, deadline = ready, loop.time() + context.timeout
+        try:
+            async with asyncio.timeout_at(deadline):
+                await context.platform.changed(step.service)
+        except TimeoutError as exc:
+            raise _too_late(context, step, ready) from exc
+
+
+def _too_late(context: Context, step: WaitReady, ready: int) -> NotReadyError:
+    waiting = [each for each in _of_revision(context, step.service, step.revision) if each.phase is not Phase.READY]
+    return NotReadyError(
+        f"{step.service} r{step.revision} is not ready after {context.timeout:g} s ({ready} of {step.replicas} ready)",
+        service=step.service,
+        code="E006",
+        instance=waiting[0] if waiting else None,
+    )
+
+
+def raise_if_hopeless(service: str, instances: tuple[Instance, ...]) -> None:
+    """A dead instance or a gate that the agent has given up on ends the wait at once."""
+    for each in instances:
+        if each.phase in (Phase.EXITED, Phase.FAILED, Phase.BACKOFF):
+            raise _died(service, each)
+    for each in instances:
+        if each.gate is Gate.FAILED:
+            raise NotReadyError(
+                f"{service} r{each.revision} #{each.index} did not become ready: {each.note or 'its health check kept failing'}",
+                service=service,
+                code="E006",
+                instance=each,
+            )
+
+
+def _died(service: str, instance: Instance) -> NotReadyError:
+    code, note = _split_code(instance.note)
+    end = f" ({instance.exit})" if instance.exit is not None else ""
+    said = f": {note}" if note else ""
+    verb = "ended before it was ready" if instance.exit is not None else "could not be started"
+    return NotReadyError(
+        f"{service} r{instance.revision} #{instance.index} {verb}{end}{said}",
+        service=service,
+        code=code or "E005",
+        instance=instance,
+    )
+
+
+def _split_code(note: str) -> tuple[str, str]:
+    """``"E003 no such command"`` → ``("E003", "no such command")``; the agent leads a note by its code where it has one."""
+    head, _, rest = note.partition(" ")
+    head = head.rstrip(":")
+    if head not in CATALOGUE:
+        return "", note
+    name, colon, tail = rest.partition(": ")
+    return head, tail if colon and name == CATALOGUE[head].name else rest
+
+
+async def _until_completed(context: Context, step: Run) -> None:
+    while True:
+        for each in _of_revision(context, step.service, step.revision):
+            if each.phase is Phase.COMPLETED:
+                return
+            if each.phase in (Phase.EXITED, Phase.FAILED, Phase.BACKOFF):
+                raise _one_shot_failed(step, each)
+        await context.platform.changed(step.service)
+
+
+def _one_shot_failed(step: Run, instance: Instance) -> NotReadyError:
+    code, note = _split_code(instance.note)
+    said = f": {note}" if note else ""
+    end = f" ({instance.exit})" if instance.exit is not None else ""
+    return NotReadyError(
+        f"one-shot {step.service} r{step.revision} did not complete{end}{said}",
+        service=step.service,
+        code=code or "E005",
+        instance=instance,
+    )
+
+
+def _of_revision(context: Context, service: str, revision: int) -> tuple[Instance, ...]:
+    return tuple(each for each in context.platform.instances(service) if each.revision == revision)
+
+
+def _latest(context: Context, service: str, revision: int) -> Instance | None:
+    found = _of_revision(context, service, revision)
+    return found[-1] if found else None
+
+
+async def ready_together(context: Context, services: Collection[str]) -> None:
+    """Phase "health": all of these have been ready together for their ``min_ready_seconds``."""
+    for service in sorted(services):
+        goal = context.goals[service]
+        step = WaitReady(id="", service=service, revision=goal.revision, replicas=goal.replicas)
+        while True:
+            await _until_ready(context, step)
+            left = _still_to_prove(context, goal)
+            if left <= 0:
+                break
+            try:
+                async with asyncio.timeout(left):
+                    await context.platform.changed(service)
+            except TimeoutError:
+                continue  # nothing changed for as long as was left to prove: look again, and find it proven
+
+
+def _still_to_prove(context: Context, goal: Goal) -> float:
+    since = [
+        each.ready_at for each in _of_revision(context, goal.spec.name, goal.revision) if each.phase is Phase.READY
+    ]
+    newest = max(since, default=time.time())
+    return newest + goal.spec.policy.min_ready_seconds - time.time()

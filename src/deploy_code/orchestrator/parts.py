@@ -1,0 +1,57 @@
+"""What a deployment works with, built once by ``app`` and handed to everything in the engine."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from deploy_code.events import Bus, Event, StepFinished, StepStarted, WarningRaised
+
+if TYPE_CHECKING:
+    from deploy_code.model import Identity
+    from deploy_code.orchestrator.plugin_host import PluginHost
+    from deploy_code.platforms.base import Platform
+    from deploy_code.security.redact import Redactor
+    from deploy_code.state.store import Store
+    from deploy_code.state.trace import EventWriter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How this one call is to go; each is a flag of the command line."""
+
+    dry_run: bool = False
+    force: bool = False
+    no_rollback: bool = False
+    adopt: bool = False
+    wait: bool = False
+    origin: str = "python"  # the command, for the audit
+    who: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Parts:
+    """The open things of one project. ``redactor`` grows as secrets become known."""
+
+    identity: Identity
+    store: Store
+    platform: Platform
+    bus: Bus
+    plugins: PluginHost
+    writer: EventWriter
+    redactor: Redactor
+    options: Options
+    warnings: list[str] = field(default_factory=list)
+
+    def publish(self, event: Event) -> None:
+        """Record it for the audit (steps have a trace of their own), then tell everybody who listens."""
+        if not isinstance(event, StepStarted | StepFinished):
+            self.writer.record_event(event)
+        self.bus.publish(event)
+
+    def warn(self, message: str, *, deployment: int = 0, service: str = "") -> None:
+        """Say it now, and again in the report."""
+        clean = self.redactor.clean(message)
+        self.warnings.append(clean)
+        self.publish(WarningRaised(at=time.time(), deployment=deployment, service=service, message=clean))

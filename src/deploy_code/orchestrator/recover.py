@@ -1,0 +1,96 @@
+"""Finishes or undoes a deployment whose process died, from what was recorded: a plan like any other.
+
+Level-triggered: nothing of the step trace is read. A stop and a rollback are finished; everything else goes back to what was
+wanted before, or stays as it is where ``rollback_on_failure`` is off, or goes forward when asked to (``--resume``).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from deploy_code.errors import title
+from deploy_code.orchestrator.deployment import DeploymentRun, Order
+from deploy_code.orchestrator.observe import goals, observe
+from deploy_code.orchestrator.record import settings_of
+from deploy_code.orchestrator.report import DeploymentReport
+from deploy_code.plan.observed import Target
+from deploy_code.plan.plan import Goal
+from deploy_code.plan.reconcile import reconcile
+from deploy_code.services.status import DeploymentStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from deploy_code.orchestrator.parts import Parts
+    from deploy_code.state.rows import DeploymentRow
+
+FORWARD = ("stop", "rollback")
+
+
+def describe(row: DeploymentRow, *, resume: bool = False) -> str:
+    """What happened to it and what is done about it, in one sentence."""
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.started_at))
+    return f"{row.kind} {row.number} (begun {when} by {row.who}) was interrupted; {_intent(row, resume)}"
+
+
+def _intent(row: DeploymentRow, resume: bool) -> str:
+    if row.kind in FORWARD or resume:
+        return "it is finished now"
+    return "it is undone now" if row.rollback_on_failure else "it is left as it stands (rollback_on_failure is off)"
+
+
+async def finish_interrupted(parts: Parts, row: DeploymentRow, *, resume: bool = False) -> DeploymentReport:
+    """Bring the interrupted deployment ``row`` to an end under its own number. The lock is the caller's."""
+    parts.warn(describe(row, resume=resume), deployment=row.number)
+    forward = row.kind in FORWARD or resume
+    if not forward and not row.rollback_on_failure:
+        return await _leave(parts, row)
+    wanted = goals(parts.store, row.after if forward else row.before)
+    order = await _order(parts, row, wanted, forward=forward)
+    run = RecoveryRun(parts, order, undone=not forward)
+    return await run.run()
+
+
+async def _order(parts: Parts, row: DeploymentRow, wanted: Mapping[str, Goal], *, forward: bool) -> Order:
+    other = goals(parts.store, row.before if forward else row.after)
+    observed = observe(parts.store, await parts.platform.observe(), recorded={**wanted, **other})
+    settings = settings_of(row.settings)
+    target = Target(
+        project=parts.identity.name,
+        kind="rollback" if not forward else row.kind,
+        goals=wanted,
+        settings=settings,
+        only=frozenset(row.services),
+        ungated=frozenset(name for name, entry in row.before.items() if not entry.ready),
+        run_one_shots=forward and row.kind != "rollback",
+    )
+    return Order(plan=reconcile(target, observed), observed=observed, settings=settings, number=row.number)
+
+
+async def _leave(parts: Parts, row: DeploymentRow) -> DeploymentReport:
+    await parts.platform.settle(row.number)
+    report = DeploymentReport(
+        status=DeploymentStatus.FAILED,
+        deployment=row.number,
+        total_services=len(row.services),
+        errors=[f"{title('E017')}: {row.kind} {row.number} was interrupted and left as it stood"],
+    )
+    parts.store.finish_deployment(row.number, status="failed", good=False, report=report.to_dict(), final_map=row.after)
+    return report
+
+
+class RecoveryRun(DeploymentRun):
+    """Walks the recovery plan; it is never rolled back itself, and says of an undone deployment that it was."""
+
+    def __init__(self, parts: Parts, order: Order, *, undone: bool) -> None:
+        super().__init__(parts, order, going_back=True)
+        self._undone = undone
+
+    async def _succeed(self) -> None:
+        if self._undone:
+            self.report.status = DeploymentStatus.ROLLED_BACK
+            self.report.errors.append(f"{title('E017')}: deployment {self.number} was interrupted and has been undone")
+            await self._finish(good=False)
+        else:
+            await super()._succeed()

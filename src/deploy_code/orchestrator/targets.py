@@ -1,0 +1,172 @@
+"""What each operation wants: functions that make the planner's ``Target`` from the file or from what was recorded."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from deploy_code.errors import ConfigError, DeploymentError, ServiceError
+from deploy_code.model import Project, ServiceSpec
+from deploy_code.plan.observed import Observed, Target
+from deploy_code.plan.plan import Goal
+
+if TYPE_CHECKING:
+    from deploy_code.state.rows import DeploymentRow, MapEntry
+    from deploy_code.state.store import Store
+
+MakeTarget = Callable[[Observed], Target]
+
+
+def deploy(project: Project, services: Sequence[str] | None, rerun: Sequence[str] = ()) -> MakeTarget:
+    """As the file says. Raises S001 for names that are not in it, E007 for disabled ones."""
+    _known([*(services or ()), *rerun], project.services, disabled=project.disabled)
+    _one_shots_only(project, rerun)
+
+    def make(observed: Observed) -> Target:
+        return Target(
+            project=project.name,
+            goals={name: _goal(spec, observed) for name, spec in project.services.items()},
+            settings=project.settings,
+            only=frozenset([*services, *rerun]) if services is not None else None,
+            rerun=frozenset(rerun),
+        )
+
+    return make
+
+
+def _goal(spec: ServiceSpec, observed: Observed) -> Goal:
+    """The file's number of replicas wins; where it has none, the number it was scaled to stays."""
+    old = observed.of(spec.name).goal
+    count = old.replicas if old is not None and not spec.policy.replicas_in_file else spec.policy.replicas
+    policy = replace(spec.policy, replicas=count)
+    return Goal(spec=replace(spec, policy=policy), revision=observed.revision_of(spec), replicas=count)
+
+
+def stop(project: str, recorded: Mapping[str, Goal], services: Sequence[str] | None) -> MakeTarget:
+    """Everything down (or only ``services``), and the wish to be so."""
+    _known(services or (), recorded)
+    chosen = set(recorded if services is None else services)
+    wanted = {name: replace(goal, stopped=goal.stopped or name in chosen) for name, goal in recorded.items()}
+    only = None if services is None else frozenset(services)
+    return lambda _: Target(project=project, kind="stop", goals=wanted, only=only, run_one_shots=False)
+
+
+def restart(project: str, recorded: Mapping[str, Goal], services: Sequence[str] | None) -> MakeTarget:
+    """The same revisions, recreated. One-shots are done once and for all, and not among them."""
+    _known(services or (), recorded)
+    chosen = frozenset(name for name in (services or recorded) if not recorded[name].spec.content.one_shot)
+    wanted = {name: replace(goal, stopped=goal.stopped and name not in chosen) for name, goal in recorded.items()}
+    return lambda _: Target(
+        project=project, kind="restart", goals=wanted, only=chosen, recreate=chosen, run_one_shots=False
+    )
+
+
+def scale(project: str, recorded: Mapping[str, Goal], replicas: Mapping[str, int]) -> MakeTarget:
+    """Other counts of the same revisions. Raises S003 for a count that cannot be."""
+    _known(replicas, recorded)
+    for name, count in replicas.items():
+        if count < 0 or recorded[name].spec.content.one_shot:
+            raise ServiceError(
+                f"{name} cannot run {count} times",
+                code="S003",
+                remedy="Give a count of 0 or more, and no one-shot",
+            )
+    wanted = {name: _scaled(goal, replicas[name]) if name in replicas else goal for name, goal in recorded.items()}
+    return lambda _: Target(project=project, kind="scale", goals=wanted, only=frozenset(replicas), run_one_shots=False)
+
+
+def _scaled(goal: Goal, count: int) -> Goal:
+    spec = replace(goal.spec, policy=replace(goal.spec.policy, replicas=count))
+    return replace(goal, spec=spec, replicas=count, stopped=False)
+
+
+def rollback(project: str, wanted: Mapping[str, Goal], row: DeploymentRow) -> MakeTarget:
+    """Exactly what deployment ``row`` left, policies included. One-shots are not undone."""
+    return lambda _: Target(project=project, kind="rollback", goals=wanted, run_one_shots=False)
+
+
+def rollback_row(store: Store, to: int | None) -> DeploymentRow:
+    """The deployment to return to. Raises E009 when there is none."""
+    if to is None:
+        return _last_good(store)
+    row = store.deployment(to)
+    if row is None or row.status == "in_progress":
+        known = ", ".join(str(each.number) for each in store.deployments(10)) or "none"
+        raise ConfigError(
+            f"there is no deployment {to} to return to",
+            remedy=f"The last ones are {known}: see `deploy-code history`",
+        )
+    return row
+
+
+def _last_good(store: Store) -> DeploymentRow:
+    now, before = _essence(store.current_map()), None
+    while (row := store.last_good(before)) is not None:
+        if _essence(row.wanted) != now:
+            return row
+        before = row.number
+    raise DeploymentError(
+        "there is no good deployment that differs from what is wanted now",
+        code="E009",
+        meaning="Nothing was changed",
+        remedy="See `deploy-code history`; `rollback --to N` returns to any deployment",
+    )
+
+
+def _essence(entries: Mapping[str, MapEntry]) -> dict[str, tuple[object, ...]]:
+    return {name: (entry.revision, entry.policy, entry.replicas, entry.stopped) for name, entry in entries.items()}
+
+
+def changed_files(wanted: Mapping[str, Goal], root: str) -> Iterator[str]:
+    """A warning for each service whose code was not kept and is no longer what that revision ran."""
+    for name, goal in wanted.items():
+        content = goal.spec.content
+        if content.release is None and root:
+            changed = sorted(
+                path for path, digest in content.files.items() if _digest(os.path.join(root, path)) != digest
+            )
+            if changed:
+                yield (
+                    f"{name} r{goal.revision}: its code was not kept and has changed since ({', '.join(changed)}): "
+                    "what lies there now will run (give it a `release` to keep code)"
+                )
+
+
+def _digest(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+# -------------------------------------------------------------------------------------------------------------- checks
+
+
+def _known(names: Iterable[str], services: Mapping[str, object], *, disabled: Sequence[str] = ()) -> None:
+    for name in names:
+        if name in disabled:
+            raise ServiceError(
+                f"{name} is disabled in the file", code="E007", remedy=f"Set services.{name}.enabled to true"
+            )
+        if name not in services:
+            raise _unknown(name, services)
+
+
+def _unknown(name: str, services: Mapping[str, object]) -> ServiceError:
+    import difflib
+
+    near = difflib.get_close_matches(name, services, n=1)
+    hint = f'Did you mean "{near[0]}"?' if near else f"Known services: {', '.join(sorted(services)) or 'none'}"
+    return ServiceError(f'there is no service "{name}" in this project', code="S001", remedy=hint)
+
+
+def _one_shots_only(project: Project, rerun: Sequence[str]) -> None:
+    for name in rerun:
+        if not project.services[name].content.one_shot:
+            raise ServiceError(
+                f"{name} is no one-shot", code="S003", remedy=f"Use `deploy-code restart --services {name}`"
+            )

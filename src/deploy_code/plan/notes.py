@@ -1,0 +1,59 @@
+"""What a reader of the plan should know beside the steps: gaps in service, code that cannot come back, one-shots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from deploy_code.plan.diff import Change
+from deploy_code.plan.graph import Handover
+from deploy_code.plan.observed import Target
+from deploy_code.plan.plan import Plan, Step
+
+
+def notes(target: Target, plan: Plan, wanted: Mapping[str, Change], handed: Sequence[Handover]) -> Iterator[str]:
+    position = {step.id: number for number, step in enumerate(plan.steps, 1)}
+    yield from _gaps(plan.steps, position, wanted)
+    for thing, old, new in sorted(handed):
+        yield f"{thing} passes from {old} to {new}: nobody holds it until {new} is ready"
+    if target.kind == "deploy":
+        yield from _code_not_kept(target, wanted)
+        yield from _scaled(wanted)
+    if not target.run_one_shots:
+        yield from _one_shots(target)
+
+
+def _gaps(steps: tuple[Step, ...], position: Mapping[str, int], wanted: Mapping[str, Change]) -> Iterator[str]:
+    for name, change in wanted.items():
+        ready = position.get(f"{name}/ready")
+        if not change.stale or ready is None or change.old is None or not change.old.spec.content.ports:
+            continue
+        first = min(position[f"{name}/stop-r{revision}"] for revision in change.stale)
+        ports = ", ".join(str(port.host_port or port.container_port) for port in change.old.spec.content.ports)
+        yield f"{name}: nothing answers on port {ports} between steps {first} and {ready} (old stops before new starts)"
+
+
+def _code_not_kept(target: Target, wanted: Mapping[str, Change]) -> Iterator[str]:
+    names = [
+        name
+        for name, change in wanted.items()
+        if change.new is not None and change.new.spec.content.files and change.new.spec.content.release is None
+    ]
+    if names:
+        yield f"code not kept for {_list(names)}: without `release` a rollback cannot bring old files back"
+
+
+def _scaled(wanted: Mapping[str, Change]) -> Iterator[str]:
+    for name, change in wanted.items():
+        if change.action == "scale" and change.old is not None and change.new is not None:
+            yield f"{name}: the file's replicas ({change.new.replicas}) win over the {change.old.replicas} it was scaled to"
+
+
+def _one_shots(target: Target) -> Iterator[str]:
+    names = [name for name, goal in target.goals.items() if goal.spec.content.one_shot]
+    if names and target.kind == "rollback":
+        yield f"one-shots are never undone or run again by a rollback: {_list(names)}"
+
+
+def _list(names: list[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(sorted(names)[:most]) + more

@@ -1,0 +1,1 @@
+"""Small, pure pieces that keep a failing part from being hammered."""

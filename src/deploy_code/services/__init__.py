@@ -1,0 +1,5 @@
+"""Words for how a service is doing."""
+
+from deploy_code.services.status import ServiceStatus
+
+__all__ = ["ServiceStatus"]
