@@ -60,10 +60,7 @@ class Supervisord(Peer):
         config = self.fleet.folder / "supervisord.conf"
         head = f"[supervisord]\nnodaemon=true\nlogfile={self.fleet.folder}/supervisord.log\n"
         head += f"pidfile={self.fleet.folder}/supervisord.pid\n"
-        programs = [
-            f"[program:web{port}]\ncommand={' '.join(self.fleet.command(port))}\n"
-            for port in self.fleet.ports
-        ]
+        programs = [f"[program:web{port}]\ncommand={' '.join(self.fleet.command(port))}\n" for port in self.fleet.ports]
         config.write_text("\n".join([head, *programs]))
         return [VENV / "bin/supervisord", "-c", config]
 

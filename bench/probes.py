@@ -24,9 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 HOST = "127.0.0.1"
-ANSWER = (
-    b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 15\r\nConnection: close\r\n\r\n"
-)
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 15\r\nConnection: close\r\n\r\n"
 ANSWER += b'{"status":"ok"}'
 REQUEST = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
 INTERVAL = 1.0
@@ -60,23 +58,21 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(result: dict[str, Any]) -> str:
-    lines = [
-        f"{result['endpoints']} endpoints, each probed every {result['interval_seconds']:g} s, prober on one core",
-        "",
-    ]
-    lines.append(
-        f"{'loop':10}{'done/due':>16}{'lag mean':>12}{'lag p99':>12}{'lag max':>12}{'core used':>12}{'CPU/probe':>12}{'x bare':>8}"
-    )
+    every = f"{result['interval_seconds']:g} s"
+    titles = ("done/due", "lag mean", "lag p99", "lag max", "core used", "CPU/probe", "x bare")
+    lines = [f"{result['endpoints']} endpoints, each probed every {every}, prober on one core", ""]
+    lines.append(f"{'loop':10}" + "".join(f"{title:>13}" for title in titles))
     for run in result["runs"]:
-        lines.append(
-            f"{run['loop']:10}{run['done']:>8}/{run['due']:<7}{run['lag_mean_ms']:>9.1f} ms{run['lag_p99_ms']:>9.1f} ms"
-            f"{run['lag_max_ms']:>9.1f} ms{run['core_percent']:>10.1f} %{run['cpu_us_per_probe']:>9.0f} us"
-            f"{run['cpu_ratio_to_bare']:>8.2f}"
+        cells = (
+            f"{run['done']}/{run['due']}",
+            *(f"{run[key]:.1f} ms" for key in ("lag_mean_ms", "lag_p99_ms", "lag_max_ms")),
+            f"{run['core_percent']:.1f} %",
+            f"{run['cpu_us_per_probe']:.0f} us",
+            f"{run['cpu_ratio_to_bare']:.2f}",
         )
+        lines.append(f"{run['loop']:10}" + "".join(f"{cell:>13}" for cell in cells))
     bare = result["bare"]
-    lines.append(
-        f"{'bare loop':10}{bare['gets_per_second']:>9.0f} GET/s, {bare['cpu_us_per_get']:.0f} us CPU each"
-    )
+    lines.append(f"{'bare loop':10}{bare['gets_per_second']:>9.0f} GET/s, {bare['cpu_us_per_get']:.0f} us CPU each")
     return "\n".join(lines)
 
 
@@ -137,9 +133,7 @@ async def _probe(ports: list[int], args: argparse.Namespace) -> dict[str, Any]:
     add = asked._meter.add
     asked._meter.add = lambda now, lag: (lags.append(lag), add(now, lag))[1]  # every lag, for the percentile
     for port in ports:
-        check = HealthCheck(
-            endpoint=f"http://{HOST}:{port}/health", interval_seconds=INTERVAL, timeout_seconds=5
-        )
+        check = HealthCheck(endpoint=f"http://{HOST}:{port}/health", interval_seconds=INTERVAL, timeout_seconds=5)
         probe = build_probe(check, Content(), ports={}, env={}, alive=lambda: True)
         asked.watch(str(port), probe, check, born_at=time.time())
     await asyncio.sleep(WARM_UP)
@@ -212,9 +206,7 @@ def _ask(role: str, args: argparse.Namespace, core: int, ports: str, **more: Any
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--endpoints", type=int, default=2000)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--loops", default="asyncio,uvloop")

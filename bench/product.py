@@ -58,9 +58,7 @@ class Product:
         command = [*PROGRAM, "-c", str(self.config), *args]
         result = subprocess.run(command, capture_output=True, text=True, cwd=self.folder, check=False)
         if result.returncode != 0:
-            raise RuntimeError(
-                f"{' '.join(command)}: exit code {result.returncode}\n{result.stdout}{result.stderr}"
-            )
+            raise RuntimeError(f"{' '.join(command)}: exit code {result.returncode}\n{result.stdout}{result.stderr}")
         return result.stdout
 
     def forget(self) -> None:

@@ -12,10 +12,10 @@ REPORT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 INTRODUCTION = """# Benchmarks
 
-Written by `make bench`: the figures of the last run, misses included. Every time stands beside that of a peer or
-of the raw limit, taken in the same run: machines differ, and this one may be shared. Contenders take turns; times
-are medians of several rounds, with the best and the worst round in brackets. The command below a table measures
-that part again and prints it.
+Written by `make bench`: the figures of the last run, misses included. Every time stands beside that of a peer
+or of the raw limit, taken in the same run, as machines differ, and this one may be shared. Contenders take turns;
+times are medians of several rounds, with the best and the worst round in brackets. The command below a table
+measures that part again and prints it.
 """
 
 

@@ -172,9 +172,7 @@ def _agent(web: Fleet, product: Product) -> list[Figure]:
             met=memory < 35,
             note=how,
         ),
-        Figure(
-            name="agent, processor", value=f"{cpu:.2f} % of a core", target="< 2 %", met=cpu < 2, note=how
-        ),
+        Figure(name="agent, processor", value=f"{cpu:.2f} % of a core", target="< 2 %", met=cpu < 2, note=how),
     ]
 
 

@@ -29,9 +29,7 @@ def measure() -> list[Figure]:
         contenders = {name: partial(_time, command) for name, (command, _) in commands.items()}
         times = take_turns({"bare": partial(_time, [sys.executable, "-c", "pass"]), **contenders}, ROUNDS)
         bare = median(times["bare"])
-        figures = [
-            _figure(name, times[name], limit, bare, command) for name, (command, limit) in commands.items()
-        ]
+        figures = [_figure(name, times[name], limit, bare, command) for name, (command, limit) in commands.items()]
     return [Figure(name="a bare interpreter: `python -c pass`", value=_milliseconds(times["bare"])), *figures]
 
 

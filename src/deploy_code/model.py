@@ -54,6 +54,7 @@ class Release:
 
     source: str  # absolute folder the tree is copied from
     digest: str  # sha256 over names, modes and contents; also the folder's name under releases/
+    exclude: tuple[str, ...] = ()  # relative to source: what is written at run time (volumes, deploy-code's own folders)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +184,7 @@ class Settings:
     """How deployments of this project go (section ``deployment:`` and what else steers the engine)."""
 
     strategy: str = StrategyName.SEQUENTIAL
+    strategy_options: Mapping[str, object] = field(default_factory=dict)  # keyword arguments of a custom strategy
     max_parallel: int = 10
     timeout_seconds: float = 300.0  # of one gate
     total_timeout_seconds: float = 0.0  # of the whole run; 0: timeout_seconds × services in the run

@@ -11,7 +11,7 @@ import pytest
 
 from deploy_code.health.child import Child
 from deploy_code.health.probes import CommandProbe
-from loops import on_both_loops, until
+from support.loops import on_both_loops, until
 
 ENV = {"PATH": os.environ["PATH"]}
 
@@ -30,9 +30,7 @@ def is_gone(pid: int) -> bool:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return True
-    return stat.rpartition(")")[2].split()[0] == "Z" and stat.rpartition(")")[2].split()[1] != str(
-        os.getpid()
-    )
+    return stat.rpartition(")")[2].split()[0] == "Z" and stat.rpartition(")")[2].split()[1] != str(os.getpid())
 
 
 def zombies_of_ours() -> int:

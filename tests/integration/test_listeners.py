@@ -22,9 +22,7 @@ sys.stdin.read()
 @pytest.fixture
 def stranger():
     """Another process that listens: (pid, port)."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", LISTEN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-c", LISTEN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with process:
         yield process.pid, int(process.stdout.readline())
         process.stdin.close()
@@ -101,10 +99,12 @@ def test_the_stranger_is_named(source, stranger):
     pid, port = stranger
     assert Listeners().stranger(port).startswith(f"port {port} is answered by pid {pid} (")
     assert Listeners().stranger(port).endswith("), not by this service")
+    assert listeners.holder(port).startswith(f"pid {pid} (")
 
 
 def test_a_port_nobody_holds_any_more_is_still_worded():
     assert "another process" in Listeners().stranger(1)
+    assert listeners.holder(1) == ""
 
 
 def test_listeners_are_listed_with_protocol_and_address(source):

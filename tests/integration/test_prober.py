@@ -15,8 +15,9 @@ from deploy_code.health.dial import ProbeNotMadeError
 from deploy_code.health.probes import HttpProbe
 from deploy_code.health.target import parse_target
 from deploy_code.model import Content, HealthCheck, Port, ProbeResult
-from endpoints import answer, free_port, saying, serving
-from loops import on_both_loops, until
+from support.endpoints import answer, saying, serving
+from support.loops import on_both_loops, until
+from support.ports import free_port
 
 SLOW = HealthCheck(interval_seconds=30)  # once ready, not asked again in a test
 FAST = HealthCheck(interval_seconds=0.05, retries=2, timeout_seconds=5)
@@ -52,9 +53,7 @@ class Scripted:
             await self.hold.wait()
         finally:
             self.running -= 1
-        return ProbeResult(
-            ok=self.ok, kind="http", target="x", at=time.time(), duration=0, detail=self.detail
-        )
+        return ProbeResult(ok=self.ok, kind="http", target="x", at=time.time(), duration=0, detail=self.detail)
 
 
 def http(port: int) -> HttpProbe:
@@ -359,9 +358,7 @@ async def test_a_probe_that_this_machine_could_not_make_says_nothing():
     reports = Reports()
     prober = Prober(reports)
     probe = Impossible()
-    prober.watch(
-        "u1", probe, HealthCheck(interval_seconds=0.01, retries=1), born_at=time.time(), open_gate=True
-    )
+    prober.watch("u1", probe, HealthCheck(interval_seconds=0.01, retries=1), born_at=time.time(), open_gate=True)
     await until(lambda: probe.calls > 5)
     assert reports == []
     assert prober.stats().not_made > 4

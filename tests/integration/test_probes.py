@@ -1,6 +1,7 @@
 """HTTP and TCP probes against real servers, the ill-behaved ones included."""
 
 import asyncio
+import gc
 import os
 import resource
 import socket
@@ -13,8 +14,9 @@ from deploy_code.health.dial import ProbeNotMadeError, Resolver, fixed_addresses
 from deploy_code.health.http import ExchangeError, HttpClient, encode_request
 from deploy_code.health.probes import AliveProbe, AllProbes, HttpProbe, TcpProbe, port_asked
 from deploy_code.health.target import parse_target
-from endpoints import answer, free_port, saying, serving
-from loops import on_both_loops, until
+from support.endpoints import answer, saying, serving
+from support.loops import on_both_loops, until
+from support.ports import free_port
 
 
 def http(port: int, path: str = "/", *, host: str = "127.0.0.1", timeout: float = 5.0) -> HttpProbe:
@@ -135,9 +137,7 @@ async def test_endless_interim_answers_are_bounded():
         assert "longer than 64 KB" in (await http(server.port)()).detail
 
 
-@pytest.mark.parametrize(
-    "garbage", [b"SSH-2.0-OpenSSH_9.2\r\n", b"\0\xff\0\xff", b"220 mail.example.org ESMTP\r\n"]
-)
+@pytest.mark.parametrize("garbage", [b"SSH-2.0-OpenSSH_9.2\r\n", b"\0\xff\0\xff", b"220 mail.example.org ESMTP\r\n"])
 async def test_what_is_no_http_is_shown(garbage):
     result = await asked(garbage, then_wait=True)
     assert not result.ok
@@ -306,6 +306,23 @@ async def test_a_cancelled_probe_leaves_no_socket():
         await until(lambda: server.open == 0)
 
 
+@on_both_loops
+async def test_a_probe_may_be_cancelled_at_any_point_of_its_way():
+    complaints = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+    async with serving(saying(answer(200))) as server:
+        for steps in range(12):
+            task = asyncio.create_task(http(server.port)())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            del task
+        await until(lambda: server.open == 0)
+    gc.collect()
+    assert complaints == []
+
+
 async def test_all_parts_must_pass_and_the_first_failure_is_the_result():
     async with serving(saying(answer(200))) as server:
         good, bad = http(server.port), tcp(free_port())
@@ -343,9 +360,7 @@ async def test_the_client_speaks_over_a_unix_socket(tmp_path):
 async def test_a_body_can_be_sent_and_headers_be_read():
     async def echo(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(
-            b"HTTP/1.1 201 Created\r\nX-Kind: echo\r\nContent-Length: 4\r\n\r\n" + await reader.read(4)
-        )
+        writer.write(b"HTTP/1.1 201 Created\r\nX-Kind: echo\r\nContent-Length: 4\r\n\r\n" + await reader.read(4))
 
     async with serving(echo) as server:
         target = parse_target(f"http://127.0.0.1:{server.port}/hook")

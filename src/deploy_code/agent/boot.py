@@ -12,7 +12,7 @@ import os
 import socket
 import stat
 import sys
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from deploy_code.wire import AGENT_LOCK, AGENT_LOG, DATABASE, SOCKET, socket_path
 
@@ -74,7 +74,8 @@ def _become_the_one(options: Options) -> Booted | None:
     return Booted(options, lock, listener)
 
 
-def _refuse(options: Options, message: str) -> None:
+def refuse(options: Options, message: str) -> NoReturn:
+    """End, and say why to whoever started us and in agent.log."""
     tell_starter(options, {"error": message})
     sys.stderr.write(message + "\n")
     raise SystemExit(1)

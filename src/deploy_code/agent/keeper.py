@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator
@@ -146,7 +147,9 @@ class Keeper:
 
     def _create(self, entry: Entry, index: int) -> None:
         service, revision = entry.pair
-        instance = Instance(uuid=uuid.uuid4().hex, service=service, revision=revision, index=index)
+        instance = Instance(
+            uuid=uuid.uuid4().hex, service=service, revision=revision, index=index, created_at=time.time()
+        )
         predecessor = next(
             (
                 s.task

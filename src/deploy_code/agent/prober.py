@@ -223,12 +223,8 @@ class _Watch:
         state = self._verdict.state
         if state != "starting" or not made:
             # counted from when it was due, so that the rate is kept; what was missed is not made up for
-            return max(
-                now, due + steady_wait(self._interval if state != "starting" else 1.0, random.random())
-            )
-        wait = starting_wait(
-            now - self._born, self._interval, starting=self._prober.starting, costly=self._costly
-        )
+            return max(now, due + steady_wait(self._interval if state != "starting" else 1.0, random.random()))
+        wait = starting_wait(now - self._born, self._interval, starting=self._prober.starting, costly=self._costly)
         hold = self._verdict.until_hold_ends(now)
         return now + (hold or wait)
 
@@ -273,9 +269,7 @@ class _Watch:
         changed = self._verdict.judge(result.ok, now)
         if changed or self._is_news(result, now):
             self._told, self._told_at = (result.ok, result.status, result.detail), now
-            self._prober.tell(
-                self.uuid, Judgement(verdict=self._verdict.state, result=result, changed=changed)
-            )
+            self._prober.tell(self.uuid, Judgement(verdict=self._verdict.state, result=result, changed=changed))
 
     def _is_news(self, result: ProbeResult, now: float) -> bool:
         news = (result.ok, result.status, result.detail) != self._told

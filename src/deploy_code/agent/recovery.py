@@ -120,7 +120,7 @@ async def _ended(pid: int) -> None:
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
     fd = os.pidfd_open(pid)
-    loop.add_reader(fd, lambda: ended.done() or ended.set_result(None))
+    loop.add_reader(fd, lambda: None if ended.done() else ended.set_result(None))
     try:
         await ended
     finally:

@@ -121,7 +121,9 @@ class Connection(asyncio.Protocol):
         try:
             request = json.loads(line)
             number = request.get("id")
-            self._send({"id": number, "ok": to_data(await self._operate(request))})
+            answer = to_data(await self._operate(request))
+            self._flush()  # what the operation changed is seen by its caller before its answer
+            self._send({"id": number, "ok": answer})
         except DeployCodeError as exc:
             self._send({"id": number, "error": _error(exc)})
         except Exception as exc:  # a request that breaks the agent's code must not break the agent
@@ -156,7 +158,8 @@ class Connection(asyncio.Protocol):
     def _flush(self) -> None:
         self._flushing = False
         news, self._news = self._news, {}
-        self._send({"states": [to_data(instance) for instance in news.values()]})
+        if news:
+            self._send({"states": [to_data(instance) for instance in news.values()]})
 
     def _send(self, message: dict[str, Any]) -> None:
         if self._transport is not None:

@@ -28,9 +28,7 @@ def _phases(ctx: click.Context, param: click.Parameter, values: tuple[str, ...])
 )
 @click.option("--no-rollback", is_flag=True, help="When it fails, leave everything as it then stands.")
 @wait_option()
-@click.option(
-    "--adopt", is_flag=True, help="Take over a project of this name that was deployed from another file."
-)
+@click.option("--adopt", is_flag=True, help="Take over a project of this name that was deployed from another file.")
 @click.option(
     "--rerun",
     metavar="NAMES",

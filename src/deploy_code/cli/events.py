@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from deploy_code.cli.options import Options, command, services_option
-from deploy_code.cli.output import emit, has_color, paint, plain, to_json_line, to_yaml, write
-from deploy_code.cli.reading import open_store, ticks
+from deploy_code.cli.output import Interrupted, emit, has_color, paint, plain, stream_item, write
+from deploy_code.cli.reading import open_store, redactor_of, ticks
 from deploy_code.cli.times import iso, since, stamp
 
 if TYPE_CHECKING:
-    from deploy_code.state.rows import EventCursor, EventRow
+    from deploy_code.state.rows import EventRow
     from deploy_code.state.store import Store
 
 _RED = ("failed", "exited", "killed", "unready")
@@ -22,9 +22,7 @@ _RED = ("failed", "exited", "killed", "unready")
 
 @command("events", data=True)
 @click.option("-f", "--follow", is_flag=True, help="Go on as they happen.")
-@click.option(
-    "--since", metavar="TIME", callback=since, help="Only newer ones: 10m, 2h, or 2025-01-31T12:00."
-)
+@click.option("--since", metavar="TIME", callback=since, help="Only newer ones: 10m, 2h, or 2025-01-31T12:00.")
 @click.option(
     "-n",
     "--lines",
@@ -35,20 +33,18 @@ _RED = ("failed", "exited", "killed", "unready")
 )
 @services_option("Only of these")
 @click.pass_obj
-def events(
-    options: Options, follow: bool, since: float | None, lines: int, services: tuple[str, ...]
-) -> None:
+def events(options: Options, follow: bool, since: float | None, lines: int, services: tuple[str, ...]) -> None:
     """Show what happened, who did it and when.
 
     Deployments with the person and the command behind them, and everything the agent saw and did.
     """
     app = options.app()
     with open_store(options, app) as store:
+        pick = _Pick(services, redactor_of(store).clean)
         if follow:
-            folder = app.identity.directories.state
-            _follow(options, _needed(store, options), folder, since, lines, services)
+            _follow(options, _needed(store, options), app.identity.directories.state, since, lines, pick)
         else:
-            _show(options, _pick(store.events(since=since, limit=lines), services) if store else [])
+            _show(options, pick(store.events(since=since, limit=lines)) if store else [])
 
 
 def _needed(store: Store | None, options: Options) -> Store:
@@ -59,8 +55,16 @@ def _needed(store: Store | None, options: Options) -> Store:
     return store
 
 
-def _pick(rows: Iterable[EventRow], services: tuple[str, ...]) -> list[EventRow]:
-    return [row for row in rows if not services or row.service in services]
+class _Pick:
+    """Of these services only (none: of all), with secrets hidden."""
+
+    def __init__(self, services: tuple[str, ...], clean: Callable[[str], str]) -> None:
+        self._services = services
+        self._clean = clean
+
+    def __call__(self, rows: Iterable[EventRow]) -> list[EventRow]:
+        chosen = (row for row in rows if not self._services or row.service in self._services)
+        return [row._replace(text=self._clean(row.text)) for row in chosen]
 
 
 def _show(options: Options, rows: list[EventRow]) -> None:
@@ -68,25 +72,35 @@ def _show(options: Options, rows: list[EventRow]) -> None:
 
 
 def _follow(
-    options: Options, store: Store, folder: str, since: float | None, lines: int, services: tuple[str, ...]
+    options: Options, store: Store, folder: str, since: float | None, lines: int, pick: _Pick
 ) -> None:
-    """JSON: one object a line; YAML: one list item at a time, so that the stream can be read as it comes."""
+    from deploy_code.cli.run import stay
     from deploy_code.state.rows import EventCursor
 
-    cursor: EventCursor = EventCursor()
-    rows = store.events(since=since, limit=lines)
-    for _ in ticks(folder, least=0.2):
-        cursor = cursor.past(rows)
-        for row in _pick(rows, services):
-            write(_one(options, row))
-        sys.stdout.flush()
-        rows = store.events(after=cursor)
+    stay()
+    rows = store.events()  # all of them, because the cursor must stand behind the last of engine and agent alike
+    cursor = EventCursor().past(rows)
+    recent = pick(row for row in rows if row.at >= (since or 0))
+    _write(options, recent[len(recent) - min(lines, len(recent)) :])
+    try:
+        for _ in ticks(folder, least=0.1):
+            rows = store.events(after=cursor)
+            cursor = cursor.past(rows)
+            _write(options, pick(rows))
+    except KeyboardInterrupt:
+        raise Interrupted from None
+
+
+def _write(options: Options, rows: Iterable[EventRow]) -> None:
+    for row in rows:
+        write(_one(options, row))
+    sys.stdout.flush()
 
 
 def _one(options: Options, row: EventRow) -> str:
     if options.is_text:
         return next(_lines([row]))
-    return to_json_line(_data(row)) if options.format == "json" else to_yaml([_data(row)]).rstrip("\n")
+    return stream_item(_data(row), options)
 
 
 def _lines(rows: Iterable[EventRow]) -> Iterator[str]:

@@ -11,12 +11,13 @@ import click
 
 from deploy_code.cli.options import Group, Options
 from deploy_code.cli.output import emit, has_color, paint, plain, write
-from deploy_code.cli.reading import open_store
+from deploy_code.cli.reading import open_store, redactor_of
 from deploy_code.cli.tables import Cell, table, terminal_width
 from deploy_code.cli.times import iso, span, stamp
 from deploy_code.errors import DeployCodeError
 
 if TYPE_CHECKING:
+    from deploy_code.security.redact import Redactor
     from deploy_code.state.rows import DeploymentRow, StepRow
 
 _STYLES = {"completed": "green", "failed": "bold red", "rolled_back": "yellow", "in_progress": "cyan"}
@@ -44,11 +45,18 @@ def history(ctx: click.Context, lines: int) -> None:
 
 def _list(options: Options, limit: int) -> None:
     with open_store(options) as store:
-        rows = store.deployments(limit) if store else []
+        clean = redactor_of(store)
+        rows = [_cleaned(row, clean) for row in store.deployments(limit)] if store else []
     if options.is_text:
         write(_table(rows) if rows else "No deployments yet.")
     else:
         emit([_data(row) for row in rows], options, str)
+
+
+def _cleaned(row: DeploymentRow, redactor: Redactor) -> DeploymentRow:
+    """What was secret only later is hidden in what was recorded earlier too."""
+    report = redactor.clean_data(row.report, names={*row.before, *row.after})
+    return row._replace(origin=redactor.clean(row.origin), plan=redactor.clean(row.plan), report=report)
 
 
 def _table(rows: list[DeploymentRow]) -> str:
@@ -95,10 +103,13 @@ def _data(row: DeploymentRow) -> dict[str, Any]:
 def show(options: Options, number: int) -> None:
     """Show one deployment: its plan with causes, its steps, what failed and why."""
     with open_store(options) as store:
-        row = store.deployment(number) if store else None
+        found = store.deployment(number) if store else None
         steps = store.steps(number) if store else []
-    if row is None:
+        clean = redactor_of(store)
+    if found is None:
         raise click.UsageError(f"there is no deployment {number}; '{options.line('history')}' lists them")
+    row = _cleaned(found, clean)
+    steps = [step._replace(cause=clean.clean(step.cause), error=clean.clean(step.error)) for step in steps]
     emit(_full_data(row, steps), options, lambda: _full_text(row, steps))
 
 
@@ -106,8 +117,7 @@ def _full_data(row: DeploymentRow, steps: list[StepRow]) -> dict[str, Any]:
     return {
         **_data(row),
         "services": {
-            name: {"revision": entry.revision, "replicas": entry.replicas}
-            for name, entry in row.wanted.items()
+            name: {"revision": entry.revision, "replicas": entry.replicas} for name, entry in row.wanted.items()
         },
         "plan": row.plan.splitlines(),
         "steps": [_step_data(step) for step in steps],

@@ -57,9 +57,7 @@ def init(options: Options) -> None:
         with open(path, "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise click.UsageError(
-            f"{path} is there already and was left alone; name another file with -c FILE"
-        ) from None
+        raise click.UsageError(f"{path} is there already and was left alone; name another file with -c FILE") from None
     except OSError as error:
         raise click.UsageError(f"{path} cannot be written: {error.strerror}") from error
     write(f"Wrote {path}. Next: {options.line('plan')}, then {options.line('deploy')}.")

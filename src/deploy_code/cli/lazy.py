@@ -74,24 +74,16 @@ class LazyGroup(Group):
         for section in (_RUN, _LOOK, _MORE):
             with formatter.section(section):
                 formatter.write_dl(
-                    [
-                        (name.ljust(width), entry.help)
-                        for name, entry in COMMANDS.items()
-                        if entry.section == section
-                    ]
+                    [(name.ljust(width), entry.help) for name, entry in COMMANDS.items() if entry.section == section]
                 )
 
-    def shell_complete(
-        self, ctx: click.Context, incomplete: str
-    ) -> list[click.shell_completion.CompletionItem]:
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[click.shell_completion.CompletionItem]:
         from click.shell_completion import CompletionItem
 
         if incomplete.startswith("-"):
             return click.Command.shell_complete(self, ctx, incomplete)
         return [
-            CompletionItem(name, help=entry.help)
-            for name, entry in COMMANDS.items()
-            if name.startswith(incomplete)
+            CompletionItem(name, help=entry.help) for name, entry in COMMANDS.items() if name.startswith(incomplete)
         ]
 
 

@@ -98,12 +98,7 @@ def level_of(event: Event) -> tuple[str, str]:
             return "info", "bold"
         case events.InstanceChanged(phase=phase):
             return _INSTANCE_LEVEL.get(phase, ("debug", ""))
-        case (
-            events.StepFinished()
-            | events.StepStarted()
-            | events.PhaseCompleted()
-            | events.DeploymentFinished()
-        ):
+        case events.StepFinished() | events.StepStarted() | events.PhaseCompleted() | events.DeploymentFinished():
             return "debug", ""
     return "trace", ""
 
@@ -224,9 +219,7 @@ class Frame:
         progress = self._progress
         done, total = progress.count(DONE), len(progress.rows)
         doing = f"rolling back: {progress.rollback}" if progress.rollback else progress.phase
-        head = (
-            f"{progress.kind} {progress.number}  {done}/{total} services  {span(progress.elapsed(self._now))}"
-        )
+        head = f"{progress.kind} {progress.number}  {done}/{total} services  {span(progress.elapsed(self._now))}"
         tail = progress.status.replace("_", " ") or doing
         return self._text(f"{head}  {tail}", "bold yellow" if progress.rollback else "bold")
 

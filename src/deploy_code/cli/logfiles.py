@@ -18,7 +18,7 @@ class LogFile(NamedTuple):
 
     service: str
     revision: int
-    index: int
+    number: int
     path: str
     written_at: float
 
@@ -54,14 +54,24 @@ def pick(files: Iterable[LogFile], names: Sequence[str], wanted: Collection[str]
     return [file for file in files if file.service in chosen]
 
 
-def labels(files: Iterable[LogFile]) -> dict[str, LogFile]:
-    """A label for each log: the service, with instance and revision only where several would look alike."""
+def labels(files: Iterable[LogFile]) -> dict[str, str]:
+    """Path → how its lines are marked: the service, with revision and instance only where it has several."""
     files = list(files)
-    indexes = Counter(service for service, _ in {(file.service, file.index) for file in files})
-    revisions = Counter((service, index) for service, index, _ in {(f.service, f.index, f.revision) for f in files})
-    result = {}
+    revisions = Counter(service for service, _ in {(file.service, file.revision) for file in files})
+    indexes = Counter(service for service, _ in {(file.service, file.number) for file in files})
+    return {
+        file.path: file.service
+        + (f" r{file.revision}" if revisions[file.service] > 1 else "")
+        + (f" #{file.number}" if indexes[file.service] > 1 else "")
+        for file in files
+    }
+
+
+def newest(files: Iterable[LogFile]) -> list[LogFile]:
+    """Of the logs of one instance over its revisions, the one written to last: the one that still grows."""
+    last: dict[tuple[str, int], LogFile] = {}
     for file in files:
-        instance = f"#{file.index}" if indexes[file.service] > 1 else ""
-        revision = f" r{file.revision}" if revisions[file.service, file.index] > 1 else ""
-        result[f"{file.service}{revision}{instance if not revision or not instance else ' ' + instance}"] = file
-    return result
+        known = last.get((file.service, file.number))
+        if known is None or file.written_at >= known.written_at:
+            last[file.service, file.number] = file
+    return list(last.values())

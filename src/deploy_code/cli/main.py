@@ -113,8 +113,7 @@ def _fault(error: Exception, options: Options) -> int:
         say_error("".join(traceback.format_exception(error)).rstrip(), options)
     hint = "" if options.shows("debug") else " Run it again with --log-level debug to see where."
     say_error(
-        f"Sorry, deploy-code has a fault of its own: {type(error).__name__}.{hint} "
-        f"Please report it: {REPORT_TO}",
+        f"Sorry, deploy-code has a fault of its own: {type(error).__name__}.{hint} Please report it: {REPORT_TO}",
         options,
     )
     return 1

@@ -55,9 +55,7 @@ class Options:
         from deploy_code.app import App
 
         origin = shlex.join(("deploy-code", *self.args))
-        return App(
-            self.files, project=self.project, dry_run=self.dry_run, force=self.force, origin=origin, **more
-        )
+        return App(self.files, project=self.project, dry_run=self.dry_run, force=self.force, origin=origin, **more)
 
     def line(self, command: str) -> str:
         """A command for people to copy: the same project as this run."""
@@ -122,9 +120,7 @@ def shared_options() -> list[click.Parameter]:
             multiple=True,
             help=f"The file [default: {DEFAULT_FILE}]; repeated: later ones go over earlier ones.",
         ),
-        _shared(
-            "--project", metavar="NAME", help="Name of the project, where its file is missing or broken."
-        ),
+        _shared("--project", metavar="NAME", help="Name of the project, where its file is missing or broken."),
         _shared(
             "-l",
             "--log-level",
@@ -134,9 +130,7 @@ def shared_options() -> list[click.Parameter]:
         ),
         _shared("-q", "--quiet", is_flag=True, help="Say only what went wrong: --log-level error."),
         _shared("--dry-run", is_flag=True, help="Show what would be done; change nothing."),
-        _shared(
-            "--force", is_flag=True, help="Go on when health checks or resources fail; never counts as good."
-        ),
+        _shared("--force", is_flag=True, help="Go on when health checks or resources fail; never counts as good."),
         _shared("--no-color", is_flag=True, help="No colours; NO_COLOR in the environment does the same."),
         SharedOption(
             ("-V", "--version"),
@@ -206,9 +200,7 @@ class Group(_Shared, click.Group):
     command_class = Command
 
     def invoke(self, ctx: click.Context) -> Any:
-        return click.Group.invoke(
-            self, ctx
-        )  # a group only passes on; the command says whether it prints data
+        return click.Group.invoke(self, ctx)  # a group only passes on; the command says whether it prints data
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         self.format_own_options(ctx, formatter)

@@ -58,7 +58,9 @@ def _visible(char: str) -> str:
 def emit(data: Any, options: Options, text: Callable[[], str]) -> None:
     """Print data on stdout as ``--format`` says; ``text`` is asked only when text is wanted."""
     if options.is_text:
-        write(text())
+        shown = text()
+        if shown:
+            write(shown)
     elif options.format == "json":
         write(to_json(data))
     else:
@@ -67,7 +69,7 @@ def emit(data: Any, options: Options, text: Callable[[], str]) -> None:
 
 def write(text: str) -> None:
     """One piece of data on stdout, with a line end."""
-    sys.stdout.write(text + "\n" if text else "")
+    sys.stdout.write(text + "\n")
 
 
 def to_json(data: Any) -> str:
@@ -76,7 +78,10 @@ def to_json(data: Any) -> str:
     return json.dumps(data, indent=2, ensure_ascii=False)
 
 
-def to_json_line(data: Any) -> str:
+def stream_item(data: Any, options: Options) -> str:
+    """One of many that come one by one: JSON as an object a line, YAML as a list item, so that both can be read on."""
+    if options.format == "yaml":
+        return to_yaml([data]).rstrip("\n")
     import json
 
     return json.dumps(data, ensure_ascii=False)

@@ -23,9 +23,7 @@ def plan(options: Options, services: tuple[str, ...], detailed_exitcode: bool) -
     from deploy_code.cli.run import run_engine
 
     options.dry_run = True
-    found, _ = run_engine(
-        options, options.app(), lambda engine: engine.plan(list(services) or None), live=False
-    )
+    found, _ = run_engine(options, options.app(), lambda engine: engine.plan(list(services) or None), live=False)
     if options.is_text:
         show_text(str(found))
     else:

@@ -12,6 +12,7 @@ from deploy_code.cli.output import say_warnings
 if TYPE_CHECKING:
     from deploy_code.app import App
     from deploy_code.cli.options import Options
+    from deploy_code.security.redact import Redactor
     from deploy_code.state.store import Store
 
 
@@ -26,6 +27,13 @@ def open_store(options: Options, app: App | None = None) -> Iterator[Store | Non
         return
     with store:
         yield store
+
+
+def redactor_of(store: Store | None) -> Redactor:
+    """Knows every secret that any revision ever had."""
+    from deploy_code.security.redact import Redactor
+
+    return Redactor(store.secrets() if store else ())
 
 
 def ticks(folder: str, *, least: float = 1.0, most: float = 5.0) -> Iterator[None]:

@@ -20,7 +20,5 @@ def restart(options: Options, services: tuple[str, ...], wait: bool) -> int:
     from deploy_code.cli.run import run_engine
 
     refuse_dry_run(options, "restart")
-    report, ended = run_engine(
-        options, options.app(wait=wait), lambda engine: engine.restart(list(services) or None)
-    )
+    report, ended = run_engine(options, options.app(wait=wait), lambda engine: engine.restart(list(services) or None))
     return conclude(options, report, ended, "restart")

@@ -8,9 +8,7 @@ from deploy_code.cli.options import Options, command, wait_option
 
 
 @command("rollback", data=True)
-@click.option(
-    "--to", metavar="N", type=click.IntRange(min=1), help="That deployment [default: the last good one]."
-)
+@click.option("--to", metavar="N", type=click.IntRange(min=1), help="That deployment [default: the last good one].")
 @wait_option()
 @click.pass_obj
 def rollback(options: Options, to: int | None, wait: bool) -> int:

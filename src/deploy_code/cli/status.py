@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deploy_code.cli.options import Options, command
-from deploy_code.cli.output import Interrupted, emit, has_color, is_terminal, to_json_line, to_yaml, write
-from deploy_code.cli.reading import open_store, ticks
+from deploy_code.cli.output import Interrupted, emit, has_color, is_terminal, stream_item, write
+from deploy_code.cli.reading import open_store, redactor_of, ticks
 
 if TYPE_CHECKING:
     from deploy_code.app import App
@@ -68,9 +68,7 @@ def read(app: App, store: Store | None, detailed: bool = False) -> Data:
     folder = identity.directories.state
     data = read_status(store, detailed=detailed, agent_alive=agent_is_alive(folder))
     data["notes"] = [*_deploying(store, folder), *data["notes"]]
-    from deploy_code.security.redact import Redactor
-
-    clean: Data = Redactor(store.secrets()).clean_data(data, names=set(data["services"]))
+    clean: Data = redactor_of(store).clean_data(data, names=set(data["services"]))
     return clean
 
 
@@ -150,10 +148,8 @@ class _Changes:
             write(change_line(name, service, color=has_color(sys.stdout, self._options)))
             return
         row = {"service": name, **(service or {"status": "removed", "health": "none"})}
-        write(to_json_line(row) if self._options.format == "json" else to_yaml([row]).rstrip("\n"))
+        write(stream_item(row, self._options))
 
 
 def _words(service: Data) -> tuple[str, ...]:
-    return tuple(
-        str(service[key]) for key in ("status", "health", "ready", "replicas", "revision", "restarts")
-    )
+    return tuple(str(service[key]) for key in ("status", "health", "ready", "replicas", "revision", "restarts"))

@@ -53,15 +53,9 @@ def _headline(data: Data, color: bool) -> str:
     environment = f" ({data['environment']})" if data["environment"] else ""
     counts = f"{data['running_services']} of {data['total_services']} running"
     failed = f", {data['failed_services']} failed" if data["failed_services"] else ""
-    last = (
-        f", deployment {data['deployment']} {_spaced(data['deployment_status'])}"
-        if data["deployment"]
-        else ""
-    )
+    last = f", deployment {data['deployment']} {_spaced(data['deployment_status'])}" if data["deployment"] else ""
     name = paint(plain(data["project"]), "bold", color)
-    return (
-        f"{name}{plain(environment)}: {paint(health, STYLES.get(health, ''), color)}, {counts}{failed}{last}"
-    )
+    return f"{name}{plain(environment)}: {paint(health, STYLES.get(health, ''), color)}, {counts}{failed}{last}"
 
 
 def service_row(name: str, service: Data) -> Row:

@@ -31,9 +31,7 @@ def table(heads: Sequence[str], rows: Sequence[Row], *, color: bool = False, wid
     kept = [index for index in range(len(heads)) if any(row[index].text for row in cells)]
     cells = [[row[index] for index in kept] for row in cells]
     titles = [Cell(heads[index], "bold") for index in kept]
-    widths = _fit(
-        [max(len(row[index].text) for row in (titles, *cells)) for index in range(len(kept))], width
-    )
+    widths = _fit([max(len(row[index].text) for row in (titles, *cells)) for index in range(len(kept))], width)
     return "\n".join(_line(row, widths, color, width) for row in (titles, *cells))
 
 

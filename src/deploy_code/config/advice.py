@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 
-from deploy_code.config.check import exclusive_reason, needs, type_of, uses_port_placeholder
+from deploy_code.config.check import needs, type_of, uses_port_placeholder
 from deploy_code.config.interpolate import PLACEHOLDER
-from deploy_code.config.nodes import Path, dotted
+from deploy_code.config.nodes import Path
 from deploy_code.config.schema import DeploymentConfig, ServiceConfig
 from deploy_code.config.source import Source, source_of
 from deploy_code.model import StrategyName
@@ -61,7 +61,7 @@ def _sections(config: DeploymentConfig) -> Iterator[Finding]:
 
 
 def _strategies(config: DeploymentConfig, enabled: dict[str, ServiceConfig]) -> Iterator[Finding]:
-    chosen = [(config.deployment.strategy, ("deployment", "strategy"))]
+    chosen: list[tuple[str, Path]] = [(config.deployment.strategy, ("deployment", "strategy"))]
     chosen += [(s.strategy, ("services", name, "strategy")) for name, s in enabled.items() if s.strategy]
     known = frozenset(StrategyName)
     for strategy, path in chosen:
@@ -152,6 +152,3 @@ def _literals(source: Source) -> Iterable[Finding]:
     """Secrets written down in the file itself."""
     for path in source.plain.literals:
         yield f"'{path[-1]}' looks like a secret and is in the file", path, f"write ${{{path[-1]}}} and set it in .env"
-
-
-__all__ = ["advice", "dotted", "exclusive_reason"]

@@ -42,12 +42,10 @@ def check(config: DeploymentConfig) -> list[Problem]:
 
     network_problems(config, source, report)
     _strategy(config.deployment.strategy, ("deployment", "strategy"), "E002", report)
-    for name, service in config.services.items():
-        if isinstance(service, ServiceConfig):
-            _service(name, service, source, report)
-            problems += _env_files(name, service, source)
-        else:
-            report(f"must be a ServiceConfig, got {type(service).__name__}", ("services", name))
+    for name, service in _services(config):
+        _service(name, service, source, report)
+        problems += _env_files(name, service, source)
+    _strangers(config, report)
     _dependencies(config, source, report)
     _references(config, report)
     _host_ports(config, report)
@@ -55,7 +53,7 @@ def check(config: DeploymentConfig) -> list[Problem]:
 
 
 def require_services(names: Iterable[str], known: Collection[str]) -> None:
-    """``services=[...]`` and ``--services`` may name only what is there. Raises ServiceError (S001) for all others at once."""
+    """``--services`` may name only what is there. Raises ServiceError (S001) that lists all others."""
     unknown = [name for name in names if name not in known]
     if not unknown:
         return
@@ -127,8 +125,10 @@ def _command(service: ServiceConfig, source: Source, at: Path, report: Report) -
     words = _split(command)
     remedy = f"write command: {words[0]} and args: {flow([*words[1:], *service.args])}"
     if _SHELL & set(command):
-        remedy = f'nothing here goes through a shell; if you need one: command: sh and args: {flow(["-c", command])}'
-    report(f"'{_hidden(command, at, source)}' is not one executable", (*at, "command"), remedy=_hidden(remedy, at, source))
+        remedy = f"nothing here goes through a shell; if you need one: command: sh and args: {flow(['-c', command])}"
+    report(
+        f"'{_hidden(command, at, source)}' is not one executable", (*at, "command"), remedy=_hidden(remedy, at, source)
+    )
 
 
 def _split(command: str) -> list[str]:
@@ -194,7 +194,9 @@ def _env_files(name: str, service: ServiceConfig, source: Source) -> Iterator[Pr
             _, problems = source.env_file(source.absolute(file))
         except (OSError, ValueError) as exc:
             reason = exc.strerror if isinstance(exc, OSError) else exc
-            yield source.problem(f"'{file}' cannot be read: {reason}", path, code="S003", remedy="name a file of NAME=value lines")
+            yield source.problem(
+                f"'{file}' cannot be read: {reason}", path, code="S003", remedy="name a file of NAME=value lines"
+            )
         else:
             yield from problems
 
@@ -241,8 +243,17 @@ def _unknown(needed: str, path: Path, config: DeploymentConfig, source: Source, 
     report(f"no service is called '{needed}'", path, code="E007", remedy=remedy)
 
 
+def _strangers(config: DeploymentConfig, report: Report) -> None:
+    """``services`` is a plain mapping: code may have put anything into it."""
+    services: Mapping[str, object] = config.services
+    for name, service in services.items():
+        if not isinstance(service, ServiceConfig):
+            report(f"must be a ServiceConfig, got {type(service).__name__}", ("services", name))
+
+
 def _services(config: DeploymentConfig) -> Iterator[tuple[str, ServiceConfig]]:
-    return ((name, service) for name, service in config.services.items() if isinstance(service, ServiceConfig))
+    services: Mapping[str, object] = config.services
+    return ((name, service) for name, service in services.items() if isinstance(service, ServiceConfig))
 
 
 def _cycles(graph: Mapping[str, Mapping[str, int]]) -> Iterator[list[str]]:

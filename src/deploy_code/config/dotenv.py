@@ -1,8 +1,8 @@
 """``.env`` and ``env_file``: ``NAME=value`` lines, read here because forty lines need no dependency.
 
-``export`` before a name, ``#`` comments, blank lines and CRLF are fine. Single quotes keep everything as it is; in double
-quotes ``\\n \\r \\t \\" \\\\ \\$`` are escapes; both may go over several lines. Without quotes the value ends at `` #``.
-``${VAR}`` is filled in, except in single quotes, from the process environment and the lines above.
+``export`` before a name, ``#`` comments, blank lines and CRLF are fine. Single quotes keep everything as it is; in
+double quotes ``\\n \\r \\t \\" \\\\ \\$`` are escapes; both may go over several lines. Without quotes the value ends at
+`` #``. ``${VAR}`` is filled in, except in single quotes, from the process environment and the lines above.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from deploy_code.errors import Problem
 
 _LINE = re.compile(
     r"""[ \t]*(?:export[ \t]+)?(?P<name>[A-Za-z_][A-Za-z0-9_.-]*)[ \t]*=[ \t]*
-        (?:'(?P<single>[^']*)'(?P<after1>[^\n]*) | "(?P<double>(?:[^"\\]|\\.)*)"(?P<after2>[^\n]*) | (?P<bare>[^\n'"][^\n]*|))
+        (?: '(?P<single>[^']*)'(?P<after1>[^\n]*)
+          | "(?P<double>(?:[^"\\]|\\.)*)"(?P<after2>[^\n]*)
+          | (?P<bare>[^\n'"][^\n]*|))
         (?:\n|\Z)""",
     re.VERBOSE | re.DOTALL,
 )

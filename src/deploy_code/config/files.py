@@ -1,4 +1,7 @@
-"""The bytes that a load begins with: config files and ``.env``. Needs neither YAML nor models, so every command can use it."""
+"""The bytes that a load begins with: config files and ``.env``.
+
+Needs neither YAML nor models, so every command can afford it.
+"""
 
 from __future__ import annotations
 

@@ -8,8 +8,9 @@
 ``$$``              a dollar sign
 ==================  ==========================================================================
 
-Words may hold ``${...}`` again. ``$VAR`` without braces is plain text. ``${PORT}``, ``${PORT_8080}``, ``${DEPLOY_CODE_*}`` and
-``${services.NAME.host|port}`` are *placeholders*: an instance gets them when it starts, so they stay as they are.
+Words may hold ``${...}`` again. ``$VAR`` without braces is plain text. ``${PORT}``, ``${PORT_8080}``,
+``${DEPLOY_CODE_*}`` and ``${services.NAME.host|port}`` are *placeholders*: an instance gets them when it starts, so
+they stay as they are.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from pydantic import ValidationError
 
 from deploy_code.config.check import check
 from deploy_code.config.dotenv import parse_dotenv
-from deploy_code.config.files import read_files
-from deploy_code.config.nodes import TWINS, Entries, Node, Path
+from deploy_code.config.files import Inputs, read_files
+from deploy_code.config.nodes import TWINS, Entries, Node, Path, Scalar
 from deploy_code.config.parse import parse
 from deploy_code.config.plain import Missing, Plain
 from deploy_code.config.schema import DeploymentConfig
@@ -29,13 +29,16 @@ from deploy_code.errors import ConfigError, Problem
 _ROUNDS = 5  # cutting one mistake out may uncover another behind it
 
 
-def load_config(
-    files: Sequence[str | FilePath], *, environ: Mapping[str, str] | None = None
-) -> DeploymentConfig:
+def load_config(files: Sequence[str | FilePath], *, environ: Mapping[str, str] | None = None) -> DeploymentConfig:
     """Read, merge and check ``files``. Raises ConfigError: E001 for a missing file, else E002 with all ``problems``."""
-    config, problems = _load(files, environ)
+    return load_inputs(read_files(files), os.environ if environ is None else environ)
+
+
+def load_inputs(inputs: Inputs, environ: Mapping[str, str]) -> DeploymentConfig:
+    """``load_config`` for bytes that were read already."""
+    config, problems = _load(inputs, environ)
     if problems or config is None:
-        raise invalid(problems, [str(file) for file in files])
+        raise invalid(problems, [file for file, _ in inputs.texts])
     return config
 
 
@@ -45,7 +48,7 @@ def check_files(
     """Errors and warnings of ``files``, for ``validate``. Raises only E001."""
     from deploy_code.config.advice import advice
 
-    config, problems = _load(files, environ)
+    config, problems = _load(read_files(files), os.environ if environ is None else environ)
     return problems, advice(config) if config else []
 
 
@@ -56,11 +59,9 @@ def invalid(problems: Sequence[Problem], files: Sequence[str]) -> ConfigError:
     return ConfigError(f"{count}{where}:", problems)
 
 
-def _load(
-    files: Sequence[str | FilePath], environ: Mapping[str, str] | None
-) -> tuple[DeploymentConfig | None, list[Problem]]:
+def _load(inputs: Inputs, environ: Mapping[str, str]) -> tuple[DeploymentConfig | None, list[Problem]]:
     with _without_gc():
-        source, problems = _read(files, os.environ if environ is None else environ)
+        source, problems = _read(inputs, environ)
         if source is None:
             return None, problems
         data = source.plain.walk(source.tree)
@@ -75,10 +76,7 @@ def _load(
     return config, sorted(problems, key=lambda p: (order.get(p.file, len(order)), p.line, p.column))
 
 
-def _read(
-    files: Sequence[str | FilePath], environ: Mapping[str, str]
-) -> tuple[Source | None, list[Problem]]:
-    inputs = read_files(files)
+def _read(inputs: Inputs, environ: Mapping[str, str]) -> tuple[Source | None, list[Problem]]:
     trees, problems = [], []
     for file, data in inputs.texts:
         tree, found = parse(data, file)
@@ -86,7 +84,9 @@ def _read(
         if tree is not None:
             trees.append(tree)
         elif not trees and not found:
-            problems.append(Problem("the file is empty", file=file, line=1, column=1, remedy="write at least 'services:'"))
+            problems.append(
+                Problem("the file is empty", file=file, line=1, column=1, remedy="write at least 'services:'")
+            )
     source = Source(folder=inputs.folder, files=tuple(file for file, _ in inputs.texts), environ=environ)
     if inputs.dotenv is not None:
         source.dotenv, found = parse_dotenv(inputs.dotenv, inputs.dotenv_path, environ, used=source.variables)
@@ -112,11 +112,12 @@ def _merged(base: Entries, overlay: Entries, path: Path) -> Entries:
 
 
 def _over(base: Node | None, node: Node, path: Path) -> Node:
-    if not isinstance(base, Entries):
-        return node
-    if isinstance(node, Entries):
-        return _merged(base, node, path)
-    return base if not isinstance(node, Entries) and getattr(node, "is_null", False) else node
+    if isinstance(base, Entries):
+        if isinstance(node, Entries):
+            return _merged(base, node, path)
+        if isinstance(node, Scalar) and node.is_null:
+            return base
+    return node
 
 
 def _same_key(merged: Entries, key: str, path: Path) -> str:
@@ -168,7 +169,8 @@ def _validate(data: dict[str, Any], source: Source) -> tuple[DeploymentConfig | 
 
 def _cut(data: dict[str, Any], path: Path) -> Path:
     """Remove the innermost mapping entry on ``path``; lists keep their length, so that places stay right."""
-    holder, cut, depth = data, path[0] if path else "", 0
+    holder: dict[Any, Any] = data
+    cut, depth = path[0] if path else "", 0
     here: Any = data
     for index, step in enumerate(path):
         if isinstance(here, dict):

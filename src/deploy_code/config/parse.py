@@ -23,7 +23,10 @@ MAX_NODES = 1_000_000
 _TAGS = {f"tag:yaml.org,2002:{name}": name for name in ("str", "int", "float", "bool", "null", "map", "seq")}
 
 _HINTS = (
-    ("mapping values are not allowed", "text that holds ': ' needs quotes; or this line is indented differently from its neighbours"),
+    (
+        "mapping values are not allowed",
+        "text that holds ': ' needs quotes; or this line is indented differently from its neighbours",
+    ),
     ("could not find expected ':'", "a key needs a ':' after it; text that goes over several lines needs quotes"),
     ("did not find expected key", "check the indentation of this line, and quotes and brackets before it"),
     ("block end", "check the indentation of this line"),
@@ -121,7 +124,9 @@ class _Builder:
         self._documents += 1
         if self._documents > 1:
             raise _FatalError(
-                "a second document begins here", self._place(event), "one file is one document: give overlays with several -c"
+                "a second document begins here",
+                self._place(event),
+                "one file is one document: give overlays with several -c",
             )
 
     def _scalar(self, event: Any) -> None:
@@ -261,7 +266,7 @@ _UNKNOWN: Any = object()
 
 
 def _events(text: str) -> Any:
-    from yaml.cyaml import CParser  # absent only where PyYAML was built without libyaml: an ImportError says so
+    from yaml.cyaml import CParser  # type: ignore[attr-defined]  # absent only where PyYAML was built without libyaml: an ImportError says so
 
     parser = CParser(text)
     event = parser.get_event()

@@ -1,8 +1,8 @@
 """Nodes to plain data: variables are filled in, then plain scalars get their type.
 
-The order matters: ``replicas: ${N:-2}`` is a number because the type is decided after the variable, and ``"${N}"`` stays text
-because it is quoted. Where the schema wants text anyway (env, args, ...) the text stays as written: ``1.10`` does not
-become ``1.1``.
+The order matters: ``replicas: ${N:-2}`` is a number because the type is decided after the variable, and ``"${N}"``
+stays text because it is quoted. Where the schema wants text anyway (env, args, ...) the text stays as written: ``1.10``
+does not become ``1.1``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from deploy_code.config.interpolate import InterpolationError, Scope, interpolate
-from deploy_code.config.nodes import Entries, Items, Node, Path, Place, Scalar, dotted
+from deploy_code.config.nodes import Entries, Node, Path, Place, Scalar, dotted
 from deploy_code.errors import Problem
 from deploy_code.security.redact import is_secret_name, url_passwords
 

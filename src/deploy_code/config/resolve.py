@@ -1,8 +1,8 @@
 """A checked config as the plain data that planner, agent and state work on.
 
-Here defaults that depend on other values are worked out: the type of a service, variables of ``env_file`` under those of
-``env``, absolute paths, signal names, what is secret. Pure but for reading ``env_file``; contents of code are hashed later,
-by ``content``.
+Here defaults that depend on other values are worked out: the type of a service, variables of ``env_file`` under those
+of ``env``, absolute paths, signal names, what is secret. Pure but for reading ``env_file``; contents of code are hashed
+later, by ``content``.
 """
 
 from __future__ import annotations
@@ -117,7 +117,9 @@ def _content(service: ServiceConfig, config: DeploymentConfig, source: Source, t
     working_dir = _working_dir(service, kind, release, source)
     return Content(
         service_type=kind,
-        command=_command(service.command or "", working_dir, release, source) if kind != "container" else service.command or "",
+        command=_command(service.command or "", working_dir, release, source)
+        if kind != "container"
+        else service.command or "",
         args=service.args,
         env=_env(service, source),
         working_dir=working_dir,

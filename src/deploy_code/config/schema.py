@@ -1,8 +1,8 @@
 """The file as frozen models: every key, its unit, its default, and the rules for one value at a time.
 
-Rules between values are in ``check``; what a whole service means is worked out in ``resolve``. The models serve files and
-code alike: ``config.services["web"] = ServiceConfig(command="python", args=["-m", "web"])``. Building one raises pydantic's
-``ValidationError`` with all errors; files get them as ``ConfigError`` with line and column.
+Rules between values are in ``check``; what a whole service means is worked out in ``resolve``. The models serve
+files and code alike: ``config.services["web"] = ServiceConfig(command="python", args=["-m", "web"])``. Building one
+raises pydantic's ``ValidationError`` with all errors; files get them as ``ConfigError`` with line and column.
 
 Classes are built when first used (``defer_build``): a command that reads one file builds one validator.
 """
@@ -51,34 +51,36 @@ if TYPE_CHECKING:
 class PortRange(Section):
     """Ports that services with a dynamic port get theirs from; both ends included."""
 
-    start: PortNumber = Field(30000, description="first port")
-    end: PortNumber = Field(40000, description="last port, included")
+    start: PortNumber = Field(default=30000, description="first port")
+    end: PortNumber = Field(default=40000, description="last port, included")
 
 
 class NetworkConfig(Section):
     """The network that containers share, and the range of dynamic ports."""
 
-    mode: NetworkMode = Field(NetworkMode.BRIDGE, description="Bridge, Host or Overlay")
-    cidr: Filled = Field("172.20.0.0/16", description="subnet of the project's network")
-    dns_servers: tuple[Filled, ...] = Field(("8.8.8.8", "1.1.1.1"), description="addresses of name servers")
+    mode: NetworkMode = Field(default=NetworkMode.BRIDGE, description="Bridge, Host or Overlay")
+    cidr: Filled = Field(default="172.20.0.0/16", description="subnet of the project's network")
+    dns_servers: tuple[Filled, ...] = Field(default=("8.8.8.8", "1.1.1.1"), description="addresses of name servers")
     port_range: PortRange = Field(default_factory=PortRange, description="where dynamic ports come from")
 
 
 class StorageConfig(Section):
     """Folders of deploy-code itself; each project gets one of its own name in each of them."""
 
-    data_dir: Filled = Field("/var/lib/deploy-code", description="state, locks, releases")
-    log_dir: Filled = Field("/var/log/deploy-code", description="logs of instances")
-    temp_dir: Filled = Field("/tmp/deploy-code", description="temporary files")
-    backup_dir: Filled = Field("/var/backups/deploy-code", description="backups")
+    data_dir: Filled = Field(default="/var/lib/deploy-code", description="state, locks, releases")
+    log_dir: Filled = Field(default="/var/log/deploy-code", description="logs of instances")
+    temp_dir: Filled = Field(default="/tmp/deploy-code", description="temporary files")
+    backup_dir: Filled = Field(default="/var/backups/deploy-code", description="backups")
 
 
 class InfrastructureConfig(Section):
     """Where services run."""
 
-    container_runtime: ContainerRuntime = Field(ContainerRuntime.DOCKER, description="Docker, Podman or Containerd")
+    container_runtime: ContainerRuntime = Field(
+        default=ContainerRuntime.DOCKER, description="Docker, Podman or Containerd"
+    )
     orchestrator: Orchestrator = Field(
-        Orchestrator.DOCKER_COMPOSE, description="DockerCompose (this machine), Kubernetes or Swarm"
+        default=Orchestrator.DOCKER_COMPOSE, description="DockerCompose (this machine), Kubernetes or Swarm"
     )
     network: NetworkConfig = Field(default_factory=NetworkConfig)
     storage: StorageConfig = Field(default_factory=StorageConfig)
@@ -90,31 +92,31 @@ class InfrastructureConfig(Section):
 class AuthConfig(Section):
     """Who may use the HTTP API."""
 
-    enabled: Flag = Field(False, description="ask for credentials")
-    method: AuthMethod = Field(AuthMethod.JWT, description="JWT, OAuth2 or Basic")
-    token_expiry_seconds: Positive = Field(3600, description="how long a token is valid, seconds")
+    enabled: Flag = Field(default=False, description="ask for credentials")
+    method: AuthMethod = Field(default=AuthMethod.JWT, description="JWT, OAuth2 or Basic")
+    token_expiry_seconds: Positive = Field(default=3600, description="how long a token is valid, seconds")
 
 
 class RoleConfig(Section):
     """A named set of permissions."""
 
     name: Filled = Field(description="name of the role")
-    permissions: tuple[Filled, ...] = Field((), description="commands that this role may give; * is all")
+    permissions: tuple[Filled, ...] = Field(default=(), description="commands that this role may give; * is all")
 
 
 class RbacConfig(Section):
     """Roles and what they permit."""
 
-    enabled: Flag = Field(False, description="check permissions")
-    roles: tuple[RoleConfig, ...] = Field((), description="the roles")
+    enabled: Flag = Field(default=False, description="check permissions")
+    roles: tuple[RoleConfig, ...] = Field(default=(), description="the roles")
 
 
 class SecurityConfig(Section):
     """Encryption and access of the HTTP API."""
 
-    tls_enabled: Flag = Field(False, description="serve HTTPS")
-    cert_path: Filled = Field("/etc/deploy-code/certs/server.crt", description="certificate, PEM")
-    key_path: Filled = Field("/etc/deploy-code/certs/server.key", description="private key, PEM")
+    tls_enabled: Flag = Field(default=False, description="serve HTTPS")
+    cert_path: Filled = Field(default="/etc/deploy-code/certs/server.crt", description="certificate, PEM")
+    key_path: Filled = Field(default="/etc/deploy-code/certs/server.key", description="private key, PEM")
     auth: AuthConfig = Field(default_factory=AuthConfig)
     rbac: RbacConfig = Field(default_factory=RbacConfig)
 
@@ -126,15 +128,19 @@ class DeploymentSettings(Section):
     """How a deployment goes (section ``deployment:``)."""
 
     strategy: StrategyText = Field(
-        StrategyName.SEQUENTIAL, description="Sequential, Parallel, RollingUpdate, BlueGreen, Canary or a registered name"
+        default=StrategyName.SEQUENTIAL,
+        description="Sequential, Parallel, RollingUpdate, BlueGreen, Canary or a registered name",
     )
-    max_parallel: Positive = Field(10, description="services in work at once")
-    health_check_interval: Seconds = Field(30.0, description="default of health_check.interval_seconds, seconds")
-    timeout_seconds: Seconds = Field(300.0, description="bound of one service's gate, seconds")
+    max_parallel: Positive = Field(default=10, description="services in work at once")
+    health_check_interval: Seconds = Field(
+        default=30.0, description="default of health_check.interval_seconds, seconds"
+    )
+    timeout_seconds: Seconds = Field(default=300.0, description="bound of one service's gate, seconds")
     total_timeout_seconds: Seconds | None = Field(
-        None, description="bound of the whole deployment, seconds; default timeout_seconds x services in the run"
+        default=None,
+        description="bound of the whole deployment, seconds; default timeout_seconds x services in the run",
     )
-    rollback_on_failure: Flag = Field(True, description="put everything back when something fails")
+    rollback_on_failure: Flag = Field(default=True, description="put everything back when something fails")
     strategy_options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of a custom strategy")
 
 
@@ -150,12 +156,12 @@ Commands = Annotated[tuple[Annotated[tuple[Text, ...], Field(min_length=1)], ...
 
 
 class HooksConfig(Section):
-    """Commands around a deployment; each an argv list, or several of them. Run on this machine, in the file's folder."""
+    """Commands around a deployment, each an argv list or several. Run on this machine, in the file's folder."""
 
-    pre_deploy: Commands = Field((), description="before anything changes; a failure stops the deployment")
-    post_deploy: Commands = Field((), description="after a successful deployment; a failure only warns")
-    on_failure: Commands = Field((), description="after a failed one; a failure only warns")
-    timeout_seconds: Seconds = Field(60.0, description="bound of each command, seconds")
+    pre_deploy: Commands = Field(default=(), description="before anything changes; a failure stops the deployment")
+    post_deploy: Commands = Field(default=(), description="after a successful deployment; a failure only warns")
+    on_failure: Commands = Field(default=(), description="after a failed one; a failure only warns")
+    timeout_seconds: Seconds = Field(default=60.0, description="bound of each command, seconds")
 
 
 # --------------------------------------------------------------------------- monitoring
@@ -164,16 +170,18 @@ class HooksConfig(Section):
 class PrometheusConfig(Section):
     """Where metrics are collected."""
 
-    endpoint: Filled | None = Field(None, description="URL of Prometheus")
-    scrape_interval: Seconds = Field(15.0, description="seconds between two scrapes")
-    retention_days: Positive = Field(30, description="how long Prometheus keeps samples, days")
+    endpoint: Filled | None = Field(default=None, description="URL of Prometheus")
+    scrape_interval: Seconds = Field(default=15.0, description="seconds between two scrapes")
+    retention_days: Positive = Field(default=30, description="how long Prometheus keeps samples, days")
 
 
 class GrafanaConfig(Section):
     """Where dashboards are shown."""
 
-    endpoint: Filled | None = Field(None, description="URL of Grafana")
-    dashboards: tuple[Filled, ...] = Field(("code-platform-overview", "service-health"), description="dashboards to install")
+    endpoint: Filled | None = Field(default=None, description="URL of Grafana")
+    dashboards: tuple[Filled, ...] = Field(
+        default=("code-platform-overview", "service-health"), description="dashboards to install"
+    )
 
 
 class AlertRule(Section):
@@ -181,21 +189,21 @@ class AlertRule(Section):
 
     name: Filled = Field(description="name of the alert")
     condition: Filled = Field(description="metric, comparison, number: cpu_usage > 90")
-    severity: Severity = Field(Severity.WARNING, description="Critical, Warning or Info")
+    severity: Severity = Field(default=Severity.WARNING, description="Critical, Warning or Info")
 
 
 class AlertingConfig(Section):
     """Who is told, and when."""
 
-    enabled: Flag = Field(False, description="send alerts")
-    webhook_url: Filled | None = Field(None, description="where alerts are posted to")
-    rules: tuple[AlertRule, ...] = Field((), description="the rules")
+    enabled: Flag = Field(default=False, description="send alerts")
+    webhook_url: Filled | None = Field(default=None, description="where alerts are posted to")
+    rules: tuple[AlertRule, ...] = Field(default=(), description="the rules")
 
 
 class MonitoringConfig(Section):
     """Metrics, dashboards, alerts."""
 
-    enabled: Flag = Field(True, description="take part in monitoring")
+    enabled: Flag = Field(default=True, description="take part in monitoring")
     prometheus: PrometheusConfig = Field(default_factory=PrometheusConfig)
     grafana: GrafanaConfig = Field(default_factory=GrafanaConfig)
     alerting: AlertingConfig = Field(default_factory=AlertingConfig)
@@ -207,30 +215,34 @@ class MonitoringConfig(Section):
 class ResourceRequirements(Section):
     """What is set aside for one instance. What is not given is not set aside."""
 
-    cpu_cores: Amount = Field(0.0, description="cores; fractions are fine")
-    memory_mb: Count = Field(0, description="memory, MB")
-    storage_gb: Count = Field(0, description="disk, GB")
-    gpu_count: Count = Field(0, description="GPUs")
+    cpu_cores: Amount = Field(default=0.0, description="cores; fractions are fine")
+    memory_mb: Count = Field(default=0, description="memory, MB")
+    storage_gb: Count = Field(default=0, description="disk, GB")
+    gpu_count: Count = Field(default=0, description="GPUs")
 
 
 class HealthCheckConfig(Section):
     """How readiness is asked for. Both ``endpoint`` and ``command``: both must pass."""
 
-    endpoint: Text = Field("", description="http(s)://host:port/path, /path (on the first port) or tcp://host:port")
-    command: Words = Field((), description="argv list; exit code 0 is healthy")
-    interval_seconds: Seconds = Field(30.0, description="seconds between two probes once ready")
-    timeout_seconds: Seconds = Field(10.0, description="bound of one probe, seconds")
-    retries: Positive = Field(3, description="failures in a row until unready")
-    start_period_seconds: SecondsOrZero = Field(0.0, description="failures so long after the start do not count, seconds")
+    endpoint: Text = Field(
+        default="", description="http(s)://host:port/path, /path (on the first port) or tcp://host:port"
+    )
+    command: Words = Field(default=(), description="argv list; exit code 0 is healthy")
+    interval_seconds: Seconds = Field(default=30.0, description="seconds between two probes once ready")
+    timeout_seconds: Seconds = Field(default=10.0, description="bound of one probe, seconds")
+    retries: Positive = Field(default=3, description="failures in a row until unready")
+    start_period_seconds: SecondsOrZero = Field(
+        default=0.0, description="failures so long after the start do not count, seconds"
+    )
 
 
 class PortConfig(Section):
     """One port of a service."""
 
-    container_port: PortNumber | None = Field(None, description="what the service itself binds")
-    host_port: PortNumber | None = Field(None, description="what callers use")
-    protocol: Protocol = Field(Protocol.TCP, description="tcp or udp")
-    dynamic: Flag = Field(False, description="chosen at start from port_range and handed over as PORT")
+    container_port: PortNumber | None = Field(default=None, description="what the service itself binds")
+    host_port: PortNumber | None = Field(default=None, description="what callers use")
+    protocol: Protocol = Field(default=Protocol.TCP, description="tcp or udp")
+    dynamic: Flag = Field(default=False, description="chosen at start from port_range and handed over as PORT")
 
     @model_validator(mode="after")
     def _some_port(self) -> PortConfig:
@@ -244,34 +256,38 @@ class VolumeConfig(Section):
 
     name: Filled = Field(description="name of the volume")
     mount_path: Filled = Field(description="where the service sees it; for a process a folder of this machine")
-    read_only: Flag = Field(False, description="the service only reads (not enforced for processes)")
-    shared: Flag = Field(False, description="two revisions may write at once")
+    read_only: Flag = Field(default=False, description="the service only reads (not enforced for processes)")
+    shared: Flag = Field(default=False, description="two revisions may write at once")
 
 
 class RestartConfig(Section):
     """When a dead instance comes back, and how slowly."""
 
-    policy: RestartPolicy = Field(RestartPolicy.ALWAYS, description="always, on-failure or never")
-    backoff_seconds: Seconds = Field(0.5, description="first wait; doubles each time, seconds")
-    backoff_max_seconds: Seconds = Field(60.0, description="longest wait, seconds")
-    reset_after_seconds: Seconds = Field(60.0, description="ready for so long: the next wait is the first again, seconds")
-    max_exits: Positive = Field(10, description="so many exits within window_seconds and it counts as failed")
-    window_seconds: Seconds = Field(300.0, description="see max_exits, seconds")
-    cooldown_seconds: Seconds = Field(300.0, description="wait before one more try after that, seconds")
+    policy: RestartPolicy = Field(default=RestartPolicy.ALWAYS, description="always, on-failure or never")
+    backoff_seconds: Seconds = Field(default=0.5, description="first wait; doubles each time, seconds")
+    backoff_max_seconds: Seconds = Field(default=60.0, description="longest wait, seconds")
+    reset_after_seconds: Seconds = Field(
+        default=60.0, description="ready for so long: the next wait is the first again, seconds"
+    )
+    max_exits: Positive = Field(default=10, description="so many exits within window_seconds and it counts as failed")
+    window_seconds: Seconds = Field(default=300.0, description="see max_exits, seconds")
+    cooldown_seconds: Seconds = Field(default=300.0, description="wait before one more try after that, seconds")
 
 
 class DependencyConfig(Section):
     """The long form of a dependency."""
 
     service: Filled = Field(description="name of the service that is needed")
-    condition: When = Field(Condition.HEALTHY, description="healthy, started or completed (a one-shot)")
+    condition: When = Field(default=Condition.HEALTHY, description="healthy, started or completed (a one-shot)")
 
 
 def _dependency_form(value: Any) -> str:
     return "name" if isinstance(value, str) else "long"
 
 
-Dependency = Annotated[Annotated[Filled, Tag("name")] | Annotated[DependencyConfig, Tag("long")], Discriminator(_dependency_form)]
+Dependency = Annotated[
+    Annotated[Filled, Tag("name")] | Annotated[DependencyConfig, Tag("long")], Discriminator(_dependency_form)
+]
 
 
 def _executable(value: Any) -> Any:
@@ -300,37 +316,40 @@ class ServiceConfig(Section):
 
     spellings: ClassVar[Mapping[str, str]] = {"env": "environment", "image": "container_image"}
 
-    enabled: Flag = Field(True, description="false: as if it were not in the file")
+    enabled: Flag = Field(default=True, description="false: as if it were not in the file")
     service_type: Filled | None = Field(
-        None, description="process, container or a registered name; default container with an image, else process"
+        default=None,
+        description="process, container or a registered name; default container with an image, else process",
     )
     command: Annotated[Filled, BeforeValidator(_executable)] | None = Field(
-        None, description="one executable, never split; in a container it replaces the entrypoint"
+        default=None, description="one executable, never split; in a container it replaces the entrypoint"
     )
-    args: Words = Field((), description="its arguments, one a list item")
-    container_image: Filled | None = Field(None, serialization_alias="image", description="image of a container")
-    working_dir: Filled | None = Field(None, description="folder it runs in; default the file's folder")
-    user: Filled | None = Field(None, description="user, or user:group; default who deploys")
+    args: Words = Field(default=(), description="its arguments, one a list item")
+    container_image: Filled | None = Field(
+        default=None, serialization_alias="image", description="image of a container"
+    )
+    working_dir: Filled | None = Field(default=None, description="folder it runs in; default the file's folder")
+    user: Filled | None = Field(default=None, description="user, or user:group; default who deploys")
     environment: Env = Field(default_factory=dict, serialization_alias="env", description="variables: NAME: value")
-    env_file: Paths = Field((), description="files with NAME=value lines; env wins over them")
-    inherit_env: Flag = Field(False, description="start from the whole environment of the agent, not the short one")
-    replicas: Count = Field(1, description="instances wanted")
-    dependencies: tuple[Dependency, ...] = Field((), description="services that must be ready before")
-    health_check: HealthCheckConfig | None = Field(None, description="how readiness is asked for")
+    env_file: Paths = Field(default=(), description="files with NAME=value lines; env wins over them")
+    inherit_env: Flag = Field(default=False, description="start from the agent's whole environment, not the short one")
+    replicas: Count = Field(default=1, description="instances wanted")
+    dependencies: tuple[Dependency, ...] = Field(default=(), description="services that must be ready before")
+    health_check: HealthCheckConfig | None = Field(default=None, description="how readiness is asked for")
     resources: ResourceRequirements = Field(default_factory=ResourceRequirements)
-    ports: tuple[PortConfig, ...] = Field((), description="ports; the first is PORT")
-    volumes: tuple[VolumeConfig, ...] = Field((), description="folders with data")
-    strategy: StrategyText | None = Field(None, description="overrides deployment.strategy for this service")
+    ports: tuple[PortConfig, ...] = Field(default=(), description="ports; the first is PORT")
+    volumes: tuple[VolumeConfig, ...] = Field(default=(), description="folders with data")
+    strategy: StrategyText | None = Field(default=None, description="overrides deployment.strategy for this service")
     restart: Annotated[RestartConfig, BeforeValidator(_restart)] = Field(
         default_factory=RestartConfig, description="always, on-failure, never; or a mapping"
     )
-    stop_signal: Filled = Field("SIGTERM", description="signal that asks it to end")
-    stop_timeout_seconds: SecondsOrZero = Field(30.0, description="seconds until it is killed")
-    min_ready_seconds: SecondsOrZero = Field(0.0, description="ready for so long before it counts, seconds")
-    one_shot: Flag = Field(False, description="runs to its end once per content, for instance a migration")
-    exclusive: Flag = Field(False, description="two revisions may not run at once")
-    files: Paths = Field((), description="globs of files whose change is a change of the service")
-    release: Filled | None = Field(None, description="folder of code that is copied away and run from the copy")
+    stop_signal: Filled = Field(default="SIGTERM", description="signal that asks it to end")
+    stop_timeout_seconds: SecondsOrZero = Field(default=30.0, description="seconds until it is killed")
+    min_ready_seconds: SecondsOrZero = Field(default=0.0, description="ready for so long before it counts, seconds")
+    one_shot: Flag = Field(default=False, description="runs to its end once per content, for instance a migration")
+    exclusive: Flag = Field(default=False, description="two revisions may not run at once")
+    files: Paths = Field(default=(), description="globs of files whose change is a change of the service")
+    release: Filled | None = Field(default=None, description="folder of code, copied away and run from the copy")
 
     @property
     def env(self) -> dict[str, str]:
@@ -346,18 +365,20 @@ class ServiceConfig(Section):
 class DeploymentConfig(Section):
     """A whole file. ``services`` is a plain mapping that may be changed; everything else is frozen."""
 
-    version: Annotated[str, Field(pattern=r"^1(\.[0-9x]+){0,2}$")] = Field("1.0.0", description="version of this schema")
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] | None = Field(
-        None, description="name of the project; default the folder's name"
+    version: Annotated[str, Field(pattern=r"^1(\.[0-9x]+){0,2}$")] = Field(
+        default="1.0.0", description="version of this schema"
     )
-    environment: Environment = Field(Environment.PRODUCTION, description="development, staging or production")
-    dry_run: Flag = Field(False, description="same as --dry-run")
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] | None = Field(
+        default=None, description="name of the project; default the folder's name"
+    )
+    environment: Environment = Field(default=Environment.PRODUCTION, description="development, staging or production")
+    dry_run: Flag = Field(default=False, description="same as --dry-run")
     infrastructure: InfrastructureConfig = Field(default_factory=InfrastructureConfig)
     security: SecurityConfig = Field(default_factory=SecurityConfig)
     deployment: DeploymentSettings = Field(default_factory=DeploymentSettings)
     monitoring: MonitoringConfig = Field(default_factory=MonitoringConfig)
     hooks: HooksConfig = Field(default_factory=HooksConfig)
-    plugins: Paths = Field((), description='classes to load: "package.module:Class"')
+    plugins: Paths = Field(default=(), description='classes to load: "package.module:Class"')
     services: dict[str, ServiceConfig] = Field(default_factory=dict, description="the services by name")
 
     _source: Source | None = PrivateAttr(default=None)

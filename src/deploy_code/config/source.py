@@ -47,9 +47,7 @@ class Source:
         value = self.environ.get(name)
         return self.dotenv.get(name) if value is None else value
 
-    def problem(
-        self, message: str, path: Path, *, code: str = "E002", remedy: str = "", key: bool = False
-    ) -> Problem:
+    def problem(self, message: str, path: Path, *, code: str = "E002", remedy: str = "", key: bool = False) -> Problem:
         """A problem at ``path``, with its place in the file; ``key``: it is about the key, not the value."""
         file, line, column = place_of(self.tree, path, key=key)
         shown = dotted(as_written(self.tree, path))
@@ -92,7 +90,7 @@ def source_of(config: DeploymentConfig) -> Source:
 
 
 def write_yaml(config: DeploymentConfig) -> str:
-    """What was given in ``config`` as YAML; values that came from variables and were not changed as they were written."""
+    """What was given in ``config`` as YAML; a value that came from a variable as the variable."""
     import yaml
 
     data = config.model_dump(mode="json", exclude_unset=True)

@@ -12,8 +12,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from deploy_code.config.fields import Spelled
-from deploy_code.config.nodes import Path
+from deploy_code.config.nodes import Path, as_written
 from deploy_code.config.source import Source
 from deploy_code.errors import Problem
 
@@ -32,6 +31,7 @@ _NEEDED = {
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
 }
+_SHOWN = 60  # characters of a wrong value that an error shows
 _BOUNDS = {
     "greater_than": ("gt", "more than"),
     "greater_than_equal": ("ge", "at least"),
@@ -113,7 +113,7 @@ def _inside(annotation: Any, step: str | int) -> Any:
 
 
 def _model_in(annotation: Any) -> Any:
-    """The model inside ``X | None``, ``tuple[X, ...]``, ``dict[str, X]`` and the like; a mapping stays one step away."""
+    """The model inside ``X | None`` or ``tuple[X, ...]``; inside ``dict[str, X]`` it stays one step away."""
     if _is_model(annotation):
         return annotation
     if getattr(annotation, "__origin__", None) is dict:
@@ -198,14 +198,9 @@ def _shown(value: Any, path: Path, source: Source) -> str:
         return "a list"
     if value is None:
         return "nothing"
-    if path in source.plain.raw or "environment" in path or "env" in path:
+    if as_written(source.tree, path) in source.plain.raw or path[2:3] == ("environment",):
         return "another value"
     if isinstance(value, bool):
         return "true" if value else "false"
-    text = str(value)
-    return ("text " if isinstance(value, str) else "") + repr(text if len(text) < 60 else text[:57] + "...").replace(
-        '"', "'"
-    ) if isinstance(value, str) else text[:60]
-
-
-__all__ = ["Spelled", "code_of", "known_keys", "nearest", "real_path", "translate"]
+    text = str(value) if len(str(value)) < _SHOWN else str(value)[: _SHOWN - 3] + "..."
+    return f"text '{text}'" if isinstance(value, str) else text

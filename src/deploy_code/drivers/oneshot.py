@@ -135,9 +135,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run what ``arguments`` say; the exit code that a shell would give."""
     status_file, identity, _, *command = arguments
     environ = _initial_environ()
-    signal.pthread_sigmask(
-        signal.SIG_BLOCK, FORWARDED
-    )  # none may be lost before there is someone to forward to
+    signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)  # none may be lost before there is someone to forward to
     pid, failure = _launch(command, identity, environ)
     _forward_signals(pid)
     kind, number = _outcome(pid)

@@ -265,9 +265,7 @@ def _signal_number(name: str) -> int:
     try:
         return signals.Signals[name]
     except KeyError as exc:
-        raise DriverError(
-            f'"{name}" is no signal', remedy='Use a name such as SIGTERM in "stop_signal"'
-        ) from exc
+        raise DriverError(f'"{name}" is no signal', remedy='Use a name such as SIGTERM in "stop_signal"') from exc
 
 
 def _cannot_kill(procs: Iterable[Proc]) -> DriverError:

@@ -104,7 +104,7 @@ class Table:
     """All processes at one moment, with indexes that are built once and shared by all who ask."""
 
     def __init__(self, procs: Iterable[Proc], *, since: int = 0) -> None:
-        """``since``: no instance asked about began before this start time; what is older is not looked into."""
+        """``since``: no instance asked about began before this start time; older ones are not looked into."""
         self.procs = {proc.pid: proc for proc in procs}
         self._since = since
 
@@ -143,11 +143,7 @@ class Table:
         holders = self._holders.get(claim.uuid, ()) if claim.uuid else ()
         holders = [proc for proc in holders if proc.start_time >= begun]
         roots = [*claim.known, *(proc.ident for proc in holders)]
-        if (
-            claim.watched
-            or self._exact(claim.leader)
-            or any(proc.sid == claim.leader.pid for proc in holders)
-        ):
+        if claim.watched or self._exact(claim.leader) or any(proc.sid == claim.leader.pid for proc in holders):
             roots.append(claim.leader)
         return roots
 

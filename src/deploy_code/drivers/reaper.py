@@ -41,9 +41,7 @@ class StrangerReaper:
     for it, so it does not stay a zombie for ``PATIENCE`` seconds.
     """
 
-    def __init__(
-        self, is_watched: Callable[[int], bool], clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, is_watched: Callable[[int], bool], clock: Callable[[], float] = time.monotonic) -> None:
         self._is_watched = is_watched
         self._clock = clock
         self._suspect = (0, 0.0)  # pid and when it was first seen

@@ -201,7 +201,7 @@ def _not_started(order: StartOrder, number: int = errno.ENOENT) -> DriverError:
     if number == errno.ENOEXEC or not interpreter:
         return _bad_format(order, path, number)
     return DriverError(
-        f'{order.service}: {path} is a script for "{interpreter}", which cannot be run: {os.strerror(number)}',
+        f'{order.service}: {path} is a script for "{interpreter}", which cannot run: {os.strerror(number)}',
         remedy="Install that interpreter, or correct the first line of the script",
     )
 
@@ -227,7 +227,7 @@ def _bad_format(order: StartOrder, path: str, number: int) -> DriverError:
         )
     return DriverError(
         f"{order.service}: {path} cannot be run on this machine: {os.strerror(number)}",
-        meaning="It is neither a script that begins with #!/bin/sh or the like nor a program for this machine",
+        meaning="It is neither a script that begins with #!/bin/sh or so nor a program for this machine",
         remedy="Add that line, or install the program built for this machine",
     )
 

@@ -36,9 +36,7 @@ def build_probe(
         parts.append(_endpoint_probe(check, content, ports, env))
     if check.command:
         parts.append(
-            CommandProbe(
-                check.command, timeout=check.timeout_seconds, env=env, working_dir=working_dir, user=user
-            )
+            CommandProbe(check.command, timeout=check.timeout_seconds, env=env, working_dir=working_dir, user=user)
         )
     if not parts:
         return _default_probe(check, content, ports, alive)
@@ -66,17 +64,13 @@ def actual_port(port: Port, ports: Mapping[str, int]) -> int | None:
     return port.container_port or port.host_port
 
 
-def _endpoint_probe(
-    check: HealthCheck, content: Content, ports: Mapping[str, int], env: Mapping[str, str]
-) -> Probe:
+def _endpoint_probe(check: HealthCheck, content: Content, ports: Mapping[str, int], env: Mapping[str, str]) -> Probe:
     target = _target(check.endpoint, content, ports, env)
     kind = TcpProbe if target.scheme == "tcp" else HttpProbe
     return kind(target, timeout=check.timeout_seconds, interval=check.interval_seconds)
 
 
-def _default_probe(
-    check: HealthCheck, content: Content, ports: Mapping[str, int], alive: Callable[[], bool]
-) -> Probe:
+def _default_probe(check: HealthCheck, content: Content, ports: Mapping[str, int], alive: Callable[[], bool]) -> Probe:
     port = first_port(content, ports)
     if port is None:
         return AliveProbe(alive)

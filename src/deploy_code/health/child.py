@@ -21,9 +21,7 @@ _CHUNK = 64 * 1024  # what a pipe holds
 class Child:
     """A started program. ``output`` is the end of what it wrote to stdout and stderr."""
 
-    def __init__(
-        self, argv: Sequence[str], *, env: Mapping[str, str], cwd: str | None = None, user: str = ""
-    ) -> None:
+    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: str | None = None, user: str = "") -> None:
         """Starts it. Raises OSError as exec does, and KeyError for an unknown ``user`` ("name" or
         "name:group").
         """

@@ -177,8 +177,11 @@ class _Answer(asyncio.Protocol):
         )
 
     def abort(self) -> None:
-        """Give the connection back at once."""
+        """Give the connection back at once; what has not come yet is not waited for."""
         self._parser = None
+        self.finished.cancel()
+        if not self.finished.cancelled():
+            self.finished.exception()  # looked at, also where a time-out or a cancellation came first
         if self._transport is not None:
             self._transport.abort()
             self._transport = None
@@ -212,9 +215,7 @@ class _Answer(asyncio.Protocol):
         if self._is_past_head and self._ends_with_connection():
             self._end()
         else:
-            self._fail(
-                "connection closed in the middle of the answer" if self._head_bytes else "connection closed"
-            )
+            self._fail("connection closed in the middle of the answer" if self._head_bytes else "connection closed")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail(in_words(exc) if isinstance(exc, OSError) else "connection closed without an answer")

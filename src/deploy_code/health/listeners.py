@@ -54,7 +54,7 @@ class Listeners:
 
     def stranger(self, port: int) -> str:
         """Words for a port that somebody else answers."""
-        holders = ", ".join(map(str, self.holders(port))) or "another process"
+        holders = _named(self.holders(port)) or "another process"
         return f"port {port} is answered by {holders}, not by this service"
 
     def _look_up(self, port: int) -> frozenset[int]:
@@ -68,15 +68,18 @@ def owns(port: int, pids: Iterable[int]) -> bool | None:
     return Listeners().owns(port, pids)
 
 
+def holder(port: int) -> str:
+    """Who listens on TCP ``port``, as ``pid 123 (nginx)``; empty where nobody does or we may not see who."""
+    return _named(Listeners().holders(port))
+
+
 def listening_ports(pids: Iterable[int]) -> tuple[str, ...]:
     """What ``pids`` listen on, as ``tcp 127.0.0.1:8080``, ``tcp [::]:80`` or ``udp 0.0.0.0:53``, sorted."""
     held, _ = _sockets_of(pids)
     if not held:
         return ()
     found = {entry for entry in sockdiag.listeners() if entry.inode in held}
-    return tuple(
-        str(entry) for entry in sorted(found, key=lambda entry: (entry.protocol, entry.port, entry.address))
-    )
+    return tuple(str(entry) for entry in sorted(found, key=lambda entry: (entry.protocol, entry.port, entry.address)))
 
 
 def listening_inodes() -> dict[int, sockdiag.Listener]:
@@ -121,6 +124,10 @@ def _holders(inodes: frozenset[int]) -> tuple[Holder, ...]:
         except OSError:  # gone, or not ours to look into
             continue
     return tuple(found)
+
+
+def _named(holders: Iterable[Holder]) -> str:
+    return ", ".join(map(str, holders))
 
 
 def _name(pid: int) -> str:

@@ -222,7 +222,5 @@ def _ending(code: int | None) -> str:
     if code < 0:
         import signal
 
-        return (
-            f"killed by {signal.Signals(-code).name}" if -code < signal.NSIG else f"killed by signal {-code}"
-        )
+        return f"killed by {signal.Signals(-code).name}" if -code < signal.NSIG else f"killed by signal {-code}"
     return f"exit code {code}"

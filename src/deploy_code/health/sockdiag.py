@@ -64,9 +64,7 @@ def _all(protocol: str) -> list[Listener]:
 
 def _ask_kernel(protocol: str, port: int | None) -> Iterator[Listener]:
     number, state = _PROTOCOLS[protocol]
-    with socket.socket(
-        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG
-    ) as netlink:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as netlink:
         for family in _FAMILIES:
             netlink.send(_dump_request(family, number, 1 << state, port))
             for body in _answers(netlink):

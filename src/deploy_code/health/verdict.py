@@ -13,9 +13,7 @@ from deploy_code.model import HealthCheck
 
 State = Literal["starting", "ready", "unready", "gate_failed"]
 
-MIN_ALIVE_SECONDS = (
-    1.0  # how long a service with neither check nor port must live to be ready, unless it says
-)
+MIN_ALIVE_SECONDS = 1.0  # how long a service with neither check nor port must live to be ready, unless it says
 
 
 class Verdict:

@@ -1,5 +1,4 @@
-"""Taking bytes out of the front of a file that somebody else is appending to. Linux only, by libc's
-fallocate(2)."""
+"""Taking bytes out of the front of a file that others append to, by libc's fallocate(2). Linux only."""
 
 from __future__ import annotations
 

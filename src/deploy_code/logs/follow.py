@@ -34,8 +34,7 @@ class Follower:
         self._inotify.close()
 
     def add(self, source: Source, begin: int = 0, end: int = 0) -> None:
-        """Follow this log from logical offset ``begin``; what lies before ``end`` is merged with the
-        others."""
+        """Follow this log from logical offset ``begin``; what lies before ``end`` is merged by time."""
         if source not in self._shown:
             self._inotify.add(os.path.dirname(source.path) or ".", APPEARED)
             self._shown[source] = begin
@@ -44,9 +43,7 @@ class Follower:
 
     def lines(self) -> Iterator[Line]:
         """First what was there, merged by time, then each line as it comes, for ever."""
-        earlier = (
-            self._lines_of(source, Clock(source.path).time_of, end) for source, end in self._ends.items()
-        )
+        earlier = (self._lines_of(source, Clock(source.path).time_of, end) for source, end in self._ends.items())
         yield from heapq.merge(*earlier, key=lambda line: line.at)
         changed: Iterable[Source] = list(self._shown)
         while True:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import threading
 import time
 from bisect import bisect_left, bisect_right
 
@@ -28,9 +29,10 @@ def index_path(log: str) -> str:
 
 
 class LogIndex:
-    """Writes the indexes of all logs of one project; the agent's, and only its."""
+    """Writes the indexes of all logs of one project; the agent's, and only its. Usable from several threads."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._seen: dict[str, tuple[int, int]] = {}
 
     def watch(self, log: str) -> None:
@@ -46,8 +48,11 @@ class LogIndex:
         Raises StateError when the disk is full (E004) or the folder refuses (S005).
         """
         self.watch(log)
-        _, offset = LogStream(log).bounds()
-        self._append(log, offset | _START, now)
+        try:
+            _, offset = LogStream(log).bounds()
+            self._append(log, offset | _START, now)
+        except OSError as exc:
+            raise _refused(log, exc) from exc
         return offset
 
     def tick(self, now: float | None = None) -> None:
@@ -68,19 +73,18 @@ class LogIndex:
     def _note_growth(self, log: str, now: float | None) -> None:
         try:
             info = os.stat(log)
+            seen = (info.st_size, info.st_mtime_ns)
+            if seen != self._seen.get(log):
+                self._append(log, LogStream(log).bounds()[1], now)
+                self._seen[log] = seen
         except FileNotFoundError:
-            return
-        seen = (info.st_size, info.st_mtime_ns)
-        if seen != self._seen[log]:
-            self._append(log, LogStream(log).bounds()[1], now)
-            self._seen[log] = seen
-
-    def _append(self, log: str, offset: int, now: float | None) -> None:
-        record = _RECORD.pack(time.time() if now is None else now, offset)
-        try:
-            _append_record(log, record)
+            return  # nothing was ever written
         except OSError as exc:
             raise _refused(log, exc) from exc
+
+    def _append(self, log: str, offset: int, now: float | None) -> None:
+        with self._lock:  # or a record would go into a file that is being replaced
+            _append_record(log, _RECORD.pack(time.time() if now is None else now, offset))
 
 
 def _append_record(log: str, record: bytes) -> None:
@@ -119,8 +123,7 @@ def _refused(log: str, exc: OSError) -> StateError:
 
 
 class Clock:
-    """Reads the index of one log: times of offsets, and offsets of times. Without an index all that is
-    known is the time of the last write."""
+    """Reads the index of one log. Without an index all that is known is the time of the last write."""
 
     def __init__(self, log: str) -> None:
         self._data = _load(index_path(log))
@@ -133,8 +136,7 @@ class Clock:
         return [self._record(number) for number in range(self._count)]
 
     def offset_at(self, moment: float) -> int:
-        """What is written at or after ``moment`` begins at or after this logical offset; 0 when it may be
-        anything."""
+        """What is written at or after ``moment`` begins at or after this logical offset."""
         number = bisect_right(range(self._count), moment, key=self._time) - 1
         return self._offset(number) if number >= 0 else 0
 
@@ -152,8 +154,7 @@ class Clock:
         return next((offset & ~_START for offset in starts if offset & _START), 0)
 
     def _stretch(self, end: int) -> tuple[int, int, float, float]:
-        """The two records around it. Nothing is noted while a log is silent, so a stretch lasts one tick at
-        most."""
+        """The two records around it. A silent log gets no records, so a stretch lasts one tick at most."""
         number = bisect_left(range(self._count), end, key=self._offset)
         before = self._offset(number - 1) if number > 0 else 0
         since = self._time(number - 1) if number > 0 else 0.0

@@ -20,6 +20,8 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+from deploy_code.errors import StateError
+
 ARCHIVING = "archiving"
 COLLAPSING = "collapsing"
 
@@ -48,14 +50,19 @@ def archive_path(log: str, number: int) -> str:
 
 
 def read_position(log: str) -> Position:
-    """Raises ValueError when the file is damaged."""
+    """Raises StateError when the file is damaged."""
     try:
         with open(position_path(log), encoding="ascii") as file:
-            words = file.read().split()
+            base, head, moving_to, *step = file.read().split()
+        return Position(int(base), int(head), int(moving_to), *step)
     except FileNotFoundError:
         return Position()
-    base, head, moving_to = map(int, words[:3])
-    return Position(base, head, moving_to, *words[3:])
+    except (ValueError, TypeError) as exc:
+        raise StateError(
+            f"{position_path(log)} is damaged",
+            meaning="It is not known which part of this log was archived, so it is neither read nor rotated",
+            remedy="Move the log and its archives away, then restart the service",
+        ) from exc
 
 
 def write_position(log: str, position: Position) -> None:

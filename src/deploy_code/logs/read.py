@@ -1,5 +1,4 @@
-"""Reading logs of instances: the last lines, all since a moment, or as they come; of one service or merged
-over many.
+"""Reading logs of instances: the last lines, all since a moment, or as they come; of one or merged.
 
 Plain functions and generators without asyncio: ``deploy-code logs`` must be quick to start. Memory is
 bounded whatever the logs hold: they are read in pieces, from the end where only the end is wanted.
@@ -27,8 +26,7 @@ class Source(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One line without its end. ``at``: seconds since the epoch, right within a second where there is an
-    index."""
+    """One line without its end. ``at``: seconds since the epoch, within a second where there is an index."""
 
     at: float
     label: str
@@ -55,32 +53,26 @@ def follow(
     moment: float | None = None,
     find: Callable[[], Sequence[Source]] | None = None,
 ) -> Iterator[Line]:
-    """The last ``lines`` lines, or all since ``moment``, and then each line as soon as it is complete, for
-    ever.
+    """The last ``lines`` lines, or all since ``moment``, and then each line as soon as it is complete.
 
     ``find`` is asked for the sources again when a file appears beside them (a service was scaled up).
-    Blocks between lines and costs nothing then; ended by closing the generator or by an exception such as
+    Never ends by itself, and costs nothing between lines; ended by closing the generator or by an exception such as
     KeyboardInterrupt.
     """
     from deploy_code.logs.follow import Follower
 
     with Follower(find) as follower:
         for source in sources:
-            follower.add(
-                source, *(bounds_of_last(source, lines) if moment is None else bounds_since(source, moment))
-            )
+            follower.add(source, *(bounds_of_last(source, lines) if moment is None else bounds_since(source, moment)))
         yield from follower.lines()
 
 
 def read_from(path: str, offset: int, max_lines: int) -> list[str]:
-    """The last ``max_lines`` lines of what was written from logical ``offset`` on: what one start had to
-    say."""
+    """The last ``max_lines`` lines written from logical ``offset`` on: what one start had to say."""
     stream = LogStream(path)
     oldest, end = stream.bounds()
     begin = _begin_of_last(stream, max_lines, max(offset, oldest), end)
-    return list(
-        deque((text for _, text in complete_lines(stream, begin, end, partial=True)), maxlen=max_lines)
-    )
+    return list(deque((text for _, text in complete_lines(stream, begin, end, partial=True)), maxlen=max_lines))
 
 
 def _by_time(line: Line) -> float:
@@ -115,8 +107,7 @@ def bounds_of_last(source: Source, lines: int) -> tuple[int, int]:
 
 
 def dated_lines(source: Source, begin: int, end: int, *, partial: bool) -> Iterator[Line]:
-    """Lines between two logical offsets with their times; an unfinished one at the end only if
-    ``partial``."""
+    """Lines between two logical offsets with their times; an unfinished last one only if ``partial``."""
     clock = Clock(source.path)
     for after, text in complete_lines(LogStream(source.path), begin, end, partial=partial):
         yield Line(clock.time_of(after), source.label, text)
@@ -159,8 +150,7 @@ def _pieces(stream: LogStream, begin: int, end: int) -> Iterator[tuple[int, byte
 
 
 def _begin_of_last(stream: LogStream, lines: int, oldest: int, end: int) -> int:
-    """Where the last ``lines`` lines before ``end`` begin, found backwards; at most ``LINE_MAX`` bytes a
-    line."""
+    """Where the last ``lines`` lines before ``end`` begin; at most ``LINE_MAX`` bytes a line."""
     if lines <= 0:
         return end
     oldest = max(oldest, end - lines * LINE_MAX)

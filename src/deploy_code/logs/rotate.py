@@ -56,7 +56,7 @@ class Rotator:
             return False
         if size <= self.max_bytes:
             return False
-        head = self._position().head
+        head = read_position(self.path).head
         return size - head > self.max_bytes or size < head
 
     def rotate(self) -> int:
@@ -87,9 +87,7 @@ class Rotator:
         except FileNotFoundError:
             return 0
         try:
-            limit = os.fstat(
-                fd
-            ).st_size  # what is written meanwhile is for the next call, or this one never ends
+            limit = os.fstat(fd).st_size  # what is written meanwhile is for the next call, or this one never ends
             while _is_file(fd) and limit - position.head > self.max_bytes:
                 before = position
                 position = self._move(fd, position)
@@ -151,8 +149,7 @@ class Rotator:
         return data_begins(self.path) < position.moving_to
 
     def _name_archive(self) -> None:
-        """Shift the names from the first free one on, so that an interrupted shift goes on where it
-        stopped."""
+        """Shift the names up to the first free one: an interrupted shift goes on where it stopped."""
         if not os.path.exists(staged_path(self.path)):
             return
         free = self._first_free()
@@ -178,7 +175,7 @@ class Rotator:
     # ----------------------------------------------------------------------- after a crash
 
     def _recover(self) -> Position:
-        position = self._position()
+        position = read_position(self.path)
         if position.step:
             fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
             try:
@@ -190,22 +187,11 @@ class Rotator:
         return self._notice_truncation(position)
 
     def _notice_truncation(self, position: Position) -> Position:
-        """Somebody emptied the live file, hole and all: what is written now comes after what was ever
-        written."""
+        """Somebody emptied the live file, hole and all: what it holds now comes after all of that."""
         if position.head and os.path.exists(self.path) and os.stat(self.path).st_size < position.head:
             position = Position(base=position.base + position.head)
             write_position(self.path, position)
         return position
-
-    def _position(self) -> Position:
-        try:
-            return read_position(self.path)
-        except ValueError as exc:
-            raise StateError(
-                f"{self.path}.pos is damaged",
-                meaning="It is not known which part of this log was archived; it is not rotated",
-                remedy="Move the log and its archives away, then restart the service",
-            ) from exc
 
 
 def _is_file(fd: int) -> bool:
