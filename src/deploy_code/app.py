@@ -139,17 +139,18 @@ class App:
     def _may_have_state(self) -> bool:
         return self._project_name is None and self.has_state()
 
-    def prestart(self) -> None:
+    def prestart(self, bus: Bus) -> None:
         """Let the agent come up while the file is being read, where the project has a state already."""
         if not self.options.dry_run and self.has_state():
-            self._local_platform().prestart()
+            self._platform = self._local_platform(bus)
+            self._platform.prestart()
 
-    def _local_platform(self) -> LocalPlatform:
+    def _local_platform(self, bus: Bus) -> LocalPlatform:
+        """The one that ``prestart`` made, if it was called, else a new one."""
         from deploy_code.platforms.local import LocalPlatform
 
-        if self._platform is None:
-            self._platform = LocalPlatform(self.identity)
-        return self._platform
+        made, self._platform = self._platform, None
+        return made or LocalPlatform(self.identity, bus=bus)
 
     def orchestrator(self, plugins: Iterable[Plugin] = ()) -> DeploymentOrchestrator:
         from deploy_code.orchestrator.engine import DeploymentOrchestrator
@@ -168,8 +169,7 @@ class App:
         loaded = [*plugins, *(load_plugins(project.plugins) if project else ())]
         store = self._open_store()
         lock = DeployLock(self.identity.directories.state)
-        platform = self._local_platform()
-        self._platform = None
+        platform = self._local_platform(bus)
         try:
             await lock.acquire_async(self._origin, wait=self.options.wait)
             platform.prestart()

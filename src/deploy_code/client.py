@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from deploy_code.app import DEFAULT_FILE, App
-from deploy_code.errors import ConfigError, DeployCodeError, Problem
+from deploy_code.errors import ConfigError, DeployCodeError, Problem, ServiceError
 from deploy_code.orchestrator.report import DeploymentReport
 from deploy_code.orchestrator.status import empty_status, health_of, read_status
 from deploy_code.plugins import Plugin
@@ -162,7 +162,12 @@ class DeployCode:
         from deploy_code.logs.files import service_logs
         from deploy_code.logs.read import tail
 
-        return tail(service_logs(self._app(), service), lines)
+        app = self._app()
+        sources = service_logs(app.identity.directories.logs, service)
+        if not sources and service not in app.load().services:
+            raise ServiceError(f'there is no service "{service}" in this project', remedy="See its file for the names")
+        clean = app.redactor().clean
+        return [clean(line.text) for line in tail(sources, lines)]
 
 
 def _seconds(value: Seconds | None) -> float | None:

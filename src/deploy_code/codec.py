@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 def to_data(value: Any) -> Any:
     """Frozen dataclasses → mappings, tuples → lists, recursively; fields that equal their default are left out."""
-    kind = type(value)
+    kind: Any = type(value)
     if kind in (str, int, float, bool, type(None)):
         return value
     if kind in (tuple, list, frozenset, set):
@@ -39,7 +39,8 @@ def to_data(value: Any) -> Any:
 
 def from_data(kind: type[T], data: Any) -> T:
     """The inverse of ``to_data``. Raises ``TypeError`` or ``ValueError`` when ``data`` cannot be a ``kind``."""
-    result: T = _reader(kind)(data)
+    anything: Any = kind
+    result: T = _reader(anything)(data)
     return result
 
 
@@ -47,7 +48,7 @@ _MISSING = object()
 
 
 @cache
-def _fields(kind: type) -> tuple[tuple[str, Any], ...]:
+def _fields(kind: Any) -> tuple[tuple[str, Any], ...]:
     def default(field: dataclasses.Field[Any]) -> Any:
         if field.default is not dataclasses.MISSING:
             return field.default

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 
 from deploy_code.codec import to_data
 
@@ -132,7 +133,7 @@ class Policy:
     exclusive: bool = False  # as written; see ``is_exclusive`` in the planner
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: the hash is computed once and kept
 class ServiceSpec:
     """One service, resolved: content plus policy. ``secrets`` are values that no output may show; not hashed."""
 
@@ -141,7 +142,7 @@ class ServiceSpec:
     policy: Policy = Policy()
     secrets: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def run_hash(self) -> str:
         """sha256 over the canonical content (64 hex digits)."""
         return run_hash(self.content)

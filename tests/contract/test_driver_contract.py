@@ -1,77 +1,18 @@
 """What every driver promises (``drivers.base.Driver``), on both event loops.
 
-A new driver joins by a harness of its own in ``HARNESSES``: it turns a shell script into a start order.
+A new driver joins by an entry in ``support.drivers.HARNESSES``.
 """
 
 import asyncio
 import os
-import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from deploy_code.drivers.base import Driver, Running, StartOrder
-from deploy_code.drivers.process import ProcessDriver
+from deploy_code.drivers.base import Running
 from deploy_code.errors import DriverError
-from loops import on_both_loops, until
-
-
-class Harness:
-    """A driver, and orders for it. ``fresh_driver`` plays the agent's successor."""
-
-    def __init__(self, folder: Path, make: Callable[[], Driver]) -> None:
-        self.folder = folder
-        self._make = make
-        self.driver = make()
-        self._drivers = [self.driver]
-        self.started: list[Running] = []
-
-    def order(self, script: str, **changes: object) -> StartOrder:
-        name = uuid.uuid4().hex
-        values: dict[str, object] = {
-            "uuid": name,
-            "service": "api",
-            "command": "sh",
-            "args": ("-c", script),
-            "env": {"PATH": os.environ["PATH"], "DEPLOY_CODE_INSTANCE": name},
-            "working_dir": str(self.folder),
-            "log_path": str(self.folder / "api.0.log"),
-            "status_path": str(self.folder / f"{name}.status"),
-        }
-        return StartOrder(**{**values, **changes})  # type: ignore[arg-type]
-
-    async def start(self, script: str, **changes: object) -> Running:
-        self.started.append(await self.driver.start(self.order(script, **changes)))
-        return self.started[-1]
-
-    def fresh_driver(self) -> Driver:
-        """The old one forgets everything, as when the agent is replaced."""
-        self.driver.close()
-        self.driver = self._make()
-        return self.driver
-
-    def log(self) -> str:
-        return (self.folder / "api.0.log").read_text()
-
-    async def close(self) -> None:
-        for running in self.started:
-            await self.driver.stop(running, "SIGKILL", 5)
-        self.driver.close()
-
-
-HARNESSES = {"process": ProcessDriver}
-
-
-@asynccontextmanager
-async def harness(kind: str, folder: Path) -> AsyncIterator[Harness]:
-    made = Harness(folder, HARNESSES[kind])
-    try:
-        yield made
-    finally:
-        await made.close()
-
+from support.drivers import HARNESSES, harness
+from support.loops import on_both_loops, until
 
 every_driver = pytest.mark.parametrize("kind", HARNESSES)
 
@@ -265,9 +206,7 @@ async def test_the_next_agent_finds_it_and_can_wait_for_and_stop_it(kind: str, t
 
 @every_driver
 @on_both_loops
-async def test_one_started_by_an_agent_that_could_not_record_it_is_found_by_its_uuid(
-    kind: str, tmp_path: Path
-) -> None:
+async def test_one_started_by_an_agent_that_could_not_record_it_is_found_by_its_uuid(kind: str, tmp_path: Path) -> None:
     async with harness(kind, tmp_path) as it:
         started = [await it.start("sleep 100 & sleep 100") for _ in range(3)]
         names = [running.uuid for running in started]

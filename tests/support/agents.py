@@ -27,6 +27,7 @@ from deploy_code.model import (
 )
 from deploy_code.platforms.local import LocalPlatform
 from deploy_code.platforms.spawn import agent_status
+from deploy_code.state.lock import DeployLock
 from deploy_code.state.rows import NewDeployment
 from deploy_code.state.store import Store
 from support.leftovers import kill, leftovers
@@ -68,6 +69,8 @@ class House:
             log_dir=str(self.logs),
         )
         self.platform = LocalPlatform(Identity(name="shop", directories=directories))
+        self.lock = DeployLock(self.state)
+        self.lock.acquire("deploy-code deploy")
         self.deployment = self.begin()
 
     def begin(self) -> int:
@@ -159,6 +162,7 @@ class House:
     async def close(self) -> None:
         """End what is left of instances and agent."""
         await self.platform.close()
+        self.lock.release()
         self.store.close()
         with suppress(FileNotFoundError):
             kill(leftovers(self.state.parent))

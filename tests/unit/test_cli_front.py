@@ -47,9 +47,7 @@ def pretend(monkeypatch):
 
     def install(function):
         made = function if isinstance(function, Command) else command("status", data=True)(function)
-        monkeypatch.setattr(
-            type(ROOT), "get_command", lambda self, ctx, name: made if name == "status" else None
-        )
+        monkeypatch.setattr(type(ROOT), "get_command", lambda self, ctx, name: made if name == "status" else None)
 
     return install
 

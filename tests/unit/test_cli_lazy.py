@@ -49,7 +49,5 @@ def test_every_option_explains_itself(name, command):
 
 
 def test_groups_below_the_root_are_ours_too():
-    assert all(
-        isinstance(command, Group) for _, command in every_command() if isinstance(command, click.Group)
-    )
+    assert all(isinstance(command, Group) for _, command in every_command() if isinstance(command, click.Group))
     assert isinstance(ROOT, LazyGroup)

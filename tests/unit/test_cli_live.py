@@ -84,8 +84,7 @@ def test_the_picture_is_painted_over_not_below(screen):
 
 def test_text_of_strangers_is_shown_not_obeyed(screen):
     shown = screen(
-        SMALL
-        + 'see(view, "api", "exited", "[bold red]x[/] \\x1b[2J hunter2 :smile:")\nawait asyncio.sleep(0.2)'
+        SMALL + 'see(view, "api", "exited", "[bold red]x[/] \\x1b[2J hunter2 :smile:")\nawait asyncio.sleep(0.2)'
     )
     assert "[bold red]x[/] \\x1b[2J *** :smile:" in shown[2]
 
@@ -109,9 +108,7 @@ def test_two_hundred_services_fit_a_small_terminal(screen):
 
 
 def test_warnings_stand_above_the_table(screen):
-    shown = screen(
-        SMALL + 'view.listen(e.WarningRaised(message="disk is nearly full"))\nawait asyncio.sleep(0.2)'
-    )
+    shown = screen(SMALL + 'view.listen(e.WarningRaised(message="disk is nearly full"))\nawait asyncio.sleep(0.2)')
     assert shown[0] == "warning: disk is nearly full"
     assert shown[1].startswith("deploy 7")
 

@@ -79,9 +79,7 @@ def test_spans_are_read_by_people(seconds, text):
     assert span(seconds) == text
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90s", 90), ("90", 90), ("10m", 600), ("2h", 7200), ("1.5d", 129600)]
-)
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("90", 90), ("10m", 600), ("2h", 7200), ("1.5d", 129600)])
 def test_since_takes_a_span(text, seconds):
     assert parse_since(text, now=1_000_000) == 1_000_000 - seconds
 

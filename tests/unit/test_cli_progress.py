@@ -60,17 +60,13 @@ def test_the_worst_instance_speaks_for_the_service():
 
 
 def test_a_failed_step_is_the_cause_that_is_shown():
-    view = progress(
-        started("api"), step("api", "start api r1"), done("api", "start api r1", error="E005: it died")
-    )
+    view = progress(started("api"), step("api", "start api r1"), done("api", "start api r1", error="E005: it died"))
     row = view.rows["api"]
     assert (row.group, row.state, row.why) == (FAILED, "failed", "E005: it died")
 
 
 def test_a_skipped_service_says_because_of_whom():
-    view = progress(
-        started("web"), events.ServiceSkipped(deployment=12, service="web", reason="E007: api failed")
-    )
+    view = progress(started("web"), events.ServiceSkipped(deployment=12, service="web", reason="E007: api failed"))
     assert (view.rows["web"].group, view.rows["web"].why) == (SKIPPED, "E007: api failed")
 
 
@@ -89,9 +85,7 @@ def test_a_stop_ends_in_stopped_and_a_one_shot_in_done():
 
 
 def test_what_had_no_step_is_unchanged_when_all_went_well():
-    view = progress(
-        started("db"), events.DeploymentFinished(deployment=12, kind="deploy", status="completed")
-    )
+    view = progress(started("db"), events.DeploymentFinished(deployment=12, kind="deploy", status="completed"))
     assert (view.rows["db"].state, view.count(DONE)) == ("unchanged", 1)
 
 

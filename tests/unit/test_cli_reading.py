@@ -75,9 +75,7 @@ def state(folder):
         writer.record_step_started(1, 1, "start db r1", "new", at=BEGAN)
         writer.record_step_finished(1, 1, at=BEGAN + 1.5)
         writer.record_step_started(1, 2, "start api r1", "new", at=BEGAN + 1.5)
-        writer.record_event(
-            events.WarningRaised(at=BEGAN + 2, deployment=1, service="api", message=f"leaks {SECRET}")
-        )
+        writer.record_event(events.WarningRaised(at=BEGAN + 2, deployment=1, service="api", message=f"leaks {SECRET}"))
         writer.flush()
         store.finish_deployment(number, status="completed", good=True, report={"success": True, "errors": []})
         second = first._replace(
@@ -322,7 +320,11 @@ def test_an_interrupted_deployment_is_told_with_who_when_and_what_becomes_of_it(
     with open_state(state) as store:
         store.begin_deployment(
             NewDeployment(
-                kind="deploy", who="eve@host pid 9", before={"api": entry(1)}, after={"api": entry(2)}, services=("api",)
+                kind="deploy",
+                who="eve@host pid 9",
+                before={"api": entry(1)},
+                after={"api": entry(2)},
+                services=("api",),
             )
         )
     text = shown(capsys, "status")

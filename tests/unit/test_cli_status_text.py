@@ -53,17 +53,13 @@ def test_a_headline_and_a_row_a_service():
 
 def test_what_is_wrong_is_said_in_the_row():
     failed = service(status="failed", health="unhealthy", ready=0, uptime_seconds=0.0, detail="exit code 3")
-    text = status_text(
-        mapping({"api": failed}, overall_health="unhealthy", failed_services=1, running_services=0)
-    )
+    text = status_text(mapping({"api": failed}, overall_health="unhealthy", failed_services=1, running_services=0))
     assert "unhealthy, 0 of 1 running, 1 failed" in text
     assert text.splitlines()[-1].endswith("exit code 3")
 
 
 def test_a_one_shot_that_is_done_is_completed_not_stopped():
-    shot = service(
-        status="stopped", health="none", one_shot=True, detail="completed", ports=[], uptime_seconds=0.0
-    )
+    shot = service(status="stopped", health="none", one_shot=True, detail="completed", ports=[], uptime_seconds=0.0)
     assert status_text(mapping({"migrate": shot})).splitlines()[-1].split() == [
         "migrate",
         "completed",
@@ -78,9 +74,7 @@ def test_notes_stand_below_the_table():
 
 
 def test_without_services_there_is_no_table():
-    text = status_text(
-        mapping({}, deployment=0, overall_health="unknown", notes=["nothing was deployed yet"])
-    )
+    text = status_text(mapping({}, deployment=0, overall_health="unknown", notes=["nothing was deployed yet"]))
     assert text.splitlines() == [
         "shop (production): unknown, 0 of 0 running",
         "",

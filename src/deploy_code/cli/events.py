@@ -71,9 +71,7 @@ def _show(options: Options, rows: list[EventRow]) -> None:
     emit([_data(row) for row in rows], options, lambda: "\n".join(_lines(rows)) or "Nothing happened yet.")
 
 
-def _follow(
-    options: Options, store: Store, folder: str, since: float | None, lines: int, pick: _Pick
-) -> None:
+def _follow(options: Options, store: Store, folder: str, since: float | None, lines: int, pick: _Pick) -> None:
     from deploy_code.cli.run import stay
     from deploy_code.state.rows import EventCursor
 

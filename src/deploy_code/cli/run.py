@@ -7,8 +7,7 @@ from __future__ import annotations
 import gc
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from deploy_code.cli.live import View, choose_view
@@ -53,8 +52,8 @@ def run_engine(
 
     stay()
     _log_to_stderr(options)
-    with _steadfast():
-        outcome = asyncio.run(_watched(options, app, act, live))
+    _go_on_unwatched()
+    outcome = asyncio.run(_watched(options, app, act, live))
     return cast(T, outcome.result), outcome
 
 
@@ -65,15 +64,10 @@ def stay() -> None:
     gc.enable()
 
 
-@contextmanager
-def _steadfast() -> Iterator[None]:
-    before, streams = signal.signal(signal.SIGHUP, signal.SIG_IGN), (sys.stdout, sys.stderr)
+def _go_on_unwatched() -> None:
+    """To the end of the process: a hang-up ends nothing, and output that nobody reads is dropped."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     sys.stdout, sys.stderr = cast("TextIO", Unbreakable(sys.stdout)), cast("TextIO", Unbreakable(sys.stderr))
-    try:
-        yield
-    finally:
-        sys.stdout, sys.stderr = streams
-        signal.signal(signal.SIGHUP, before)
 
 
 async def _watched(

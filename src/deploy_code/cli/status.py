@@ -63,13 +63,25 @@ def read(app: App, store: Store | None, detailed: bool = False) -> Data:
         data = empty_status(identity.name, identity.environment)
         data["notes"] = ["nothing was deployed yet"]
         return data
-    from deploy_code.orchestrator.observe import agent_is_alive
-
     folder = identity.directories.state
-    data = read_status(store, detailed=detailed, agent_alive=agent_is_alive(folder))
+    data = read_status(store, detailed=detailed, agent_alive=app.agent_is_alive())
     data["notes"] = [*_deploying(store, folder), *data["notes"]]
+    if detailed and data["agent_running"]:
+        _add_agent(data, folder)
     clean: Data = redactor_of(store).clean_data(data, names=set(data["services"]))
     return clean
+
+
+def _add_agent(data: Data, folder: str) -> None:
+    """How late probes are, and the like; an agent that does not answer is a note, not the end of the status."""
+    from deploy_code.cli.agent import agent_data
+    from deploy_code.errors import AgentError
+    from deploy_code.platforms.spawn import agent_status
+
+    try:
+        data["agent"] = agent_data(agent_status(folder, timeout=1.0))
+    except AgentError as error:
+        data["notes"].append(str(error))
 
 
 def _deploying(store: Store, folder: str) -> Iterator[str]:

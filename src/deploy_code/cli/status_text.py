@@ -43,9 +43,17 @@ def status_text(data: Data, *, detailed: bool = False, color: bool = False, widt
     if detailed:
         for name, each in services.items():
             lines += _instances(name, each, color, width)
+    if data.get("agent", {}).get("running"):
+        lines += ["", _agent(data["agent"])]
     if data["notes"]:
         lines += ["", *(paint(f"note: {plain(note)}", "yellow", color) for note in data["notes"])]
     return "\n".join(lines)
+
+
+def _agent(agent: Data) -> str:
+    late = f"{agent['lag_seconds'] * 1000:.1f} ms late (at most {agent['lag_max_seconds'] * 1000:.1f} ms)"
+    memory = f"{agent['memory_bytes'] / 2**20:.0f} MB"
+    return f"agent: pid {agent['pid']}, {memory}, {agent['probes_per_second']:.1f} probes per second, {late}"
 
 
 def _headline(data: Data, color: bool) -> str:

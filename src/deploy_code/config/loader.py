@@ -14,14 +14,15 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from deploy_code.config.check import check
 from deploy_code.config.dotenv import parse_dotenv
 from deploy_code.config.files import Inputs, read_files
-from deploy_code.config.nodes import TWINS, Entries, Node, Path, Scalar
+from deploy_code.config.nodes import TWINS, Entries, Node, Path, Scalar, canonical
 from deploy_code.config.parse import parse
 from deploy_code.config.plain import Missing, Plain
-from deploy_code.config.schema import DeploymentConfig
+from deploy_code.config.schema import DeploymentConfig, ServiceConfig
 from deploy_code.config.source import Source
 from deploy_code.config.translate import real_path, translate
 from deploy_code.errors import ConfigError, Problem
@@ -66,7 +67,7 @@ def _load(inputs: Inputs, environ: Mapping[str, str]) -> tuple[DeploymentConfig 
             return None, problems
         data = source.plain.walk(source.tree)
         problems += source.plain.problems + _missing(source.plain.missing)
-        source.pruned |= source.plain.blanks
+        source.pruned |= {canonical(path) for path in source.plain.blanks}
         config, found = _validate(data, source)
         problems += found
         if config is not None:
@@ -152,6 +153,7 @@ def _missing(uses: Sequence[Missing]) -> list[Problem]:
 def _validate(data: dict[str, Any], source: Source) -> tuple[DeploymentConfig | None, list[Problem]]:
     """Validate; on errors cut them out and validate the rest, so that cross-field rules still see it."""
     problems: list[Problem] = []
+    _one_spelling(data)
     for _ in range(_ROUNDS):
         try:
             return DeploymentConfig.model_validate(data), problems
@@ -159,23 +161,42 @@ def _validate(data: dict[str, Any], source: Source) -> tuple[DeploymentConfig | 
             errors = exc.errors(include_url=False)
         paths = [real_path(error["loc"], data) for error in errors]
         for error, path in zip(errors, paths, strict=True):
-            if not any(path[: len(blank)] == blank for blank in source.plain.blanks):
+            if not source.is_pruned(path):  # else it follows from a mistake that is told already
                 problems.append(translate(error, path, source, DeploymentConfig))
         for error, path in zip(errors, paths, strict=True):
-            key = error.get("ctx", {}).get("key") if error["type"] == "deploy_code" else None
-            source.pruned.add(_cut(data, (*path, key) if key else path))
+            source.pruned.add(_cut(data, _guilty(error, path)))
     return None, problems
 
 
+def _one_spelling(data: dict[str, Any]) -> None:
+    """Paths of errors and of the data must agree: ``env`` becomes ``environment`` unless both are there."""
+    services = data.get("services")
+    for service in services.values() if isinstance(services, dict) else ():
+        for short, key in ServiceConfig.spellings.items():
+            if isinstance(service, dict) and short in service and key not in service:
+                service[key] = service.pop(short)
+
+
+def _guilty(error: ErrorDetails, path: Path) -> Path:
+    """The path that has to go for the rest to be valid."""
+    if error["type"] == "missing":
+        return path[:-1]
+    key = error.get("ctx", {}).get("key") if error["type"] == "deploy_code" else None
+    return (*path, key) if key else path
+
+
 def _cut(data: dict[str, Any], path: Path) -> Path:
-    """Remove the innermost mapping entry on ``path``; lists keep their length, so that places stay right."""
+    """Remove the innermost mapping entry on ``path``; lists keep their length, so that places stay right.
+
+    Where nothing is left of ``path`` (an earlier cut took it along) nothing more is removed.
+    """
     holder: dict[Any, Any] = data
     cut, depth = path[0] if path else "", 0
     here: Any = data
     for index, step in enumerate(path):
         if isinstance(here, dict):
             if step not in here:
-                break
+                return path
             holder, cut, depth = here, step, index
             here = here[step]
         elif isinstance(here, list) and isinstance(step, int) and step < len(here):

@@ -66,7 +66,8 @@ class Entries:
 
 Node: TypeAlias = Scalar | Items | Entries
 
-TWINS = {"env": "environment", "environment": "env", "image": "container_image", "container_image": "image"}
+_SHORT = {"env": "environment", "image": "container_image"}
+TWINS = _SHORT | {long: short for short, long in _SHORT.items()}
 """Keys of a service that have two spellings."""
 
 
@@ -95,6 +96,13 @@ def as_written(root: Node, path: Sequence[str | int]) -> Path:
     return tuple(written)
 
 
+def canonical(path: Path) -> Path:
+    """``path`` with the spellings of the models (``environment``)."""
+    if len(path) > 2 and path[0] == "services":
+        return (*path[:2], _SHORT.get(str(path[2]), path[2]), *path[3:])
+    return path
+
+
 def node_at(root: Node, path: Sequence[str | int]) -> Node | None:
     """The node at exactly ``path``, either spelling, or None."""
     node: Node | None = root
@@ -107,6 +115,14 @@ def node_at(root: Node, path: Sequence[str | int]) -> Node | None:
 def dotted(path: Sequence[str | int]) -> str:
     """``("services", "api", "ports", 0)`` → ``services.api.ports[0]``."""
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".")
+
+
+def code_of(path: Path) -> str:
+    """The code of a problem at ``path`` (CONTRACTS §1): S003 inside a service, E010 for the network, else E002."""
+    if len(path) > 1 and path[0] == "services":
+        return "S003"
+    network = path[:2] == ("infrastructure", "network") and len(path) > 2
+    return "E010" if network and path[2] in ("cidr", "dns_servers", "port_range") else "E002"
 
 
 def _child(node: Node | None, step: str | int) -> Node | None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from deploy_code.config.interpolate import InterpolationError, Scope, interpolate
-from deploy_code.config.nodes import Entries, Node, Path, Place, Scalar, dotted
+from deploy_code.config.nodes import Entries, Node, Path, Place, Scalar, code_of, dotted
 from deploy_code.errors import Problem
 from deploy_code.security.redact import is_secret_name, url_passwords
 
@@ -27,7 +27,8 @@ _WORDS: dict[str, Any] = {
 }
 _MAYBE = frozenset("0123456789+-.tTfFnN~")
 
-_TEXT_AT_ROOT = frozenset({"name", "version", "hooks", "plugins"})
+_TEXT_AT_ROOT = frozenset({"name", "version", "plugins"})
+_TEXT_IN_HOOKS = frozenset({"pre_deploy", "post_deploy", "on_failure"})
 _TEXT_IN_SERVICE = frozenset(
     {"env", "environment", "args", "command", "user", "stop_signal", "image", "container_image", "working_dir"}
     | {"release", "files", "env_file", "service_type", "strategy"}
@@ -118,7 +119,7 @@ class Plain:
         except InterpolationError as exc:
             file, line, column = node.place
             self.problems.append(
-                Problem(str(exc), path=dotted(path), remedy=exc.remedy, file=file, line=line, column=column)
+                Problem(str(exc), code=code_of(path), path=dotted(path), remedy=exc.remedy, file=file, line=line, column=column)
             )
             return None
         service = str(path[1]) if len(path) > 1 and path[0] == "services" else ""
@@ -151,6 +152,8 @@ def _tagged(tag: str, value: str) -> Any:
 def _is_text(path: Path) -> bool:
     if len(path) == 1:
         return path[0] in _TEXT_AT_ROOT
+    if len(path) == 2:
+        return path[0] == "hooks" and path[1] in _TEXT_IN_HOOKS
     if len(path) == 3:
         return _in_service(path, _TEXT_IN_SERVICE)
     return len(path) == 4 and path[0] == "services" and path[2] == "health_check" and path[3] in ("endpoint", "command")

@@ -259,7 +259,7 @@ def _secrets(name: str, content: Content, service: ServiceConfig, source: Source
 
 def _secret_args(args: tuple[str, ...]) -> Iterator[str]:
     """``--password=x``, ``--token x`` and URLs with a password."""
-    for arg, following in zip(args, (*args[1:], ""), strict=True):
+    for arg, following in zip(args, (*args[1:], ""), strict=False):
         option, equals, value = arg.partition("=")
         if "://" in arg:
             yield from url_passwords(arg)

@@ -12,7 +12,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from deploy_code.config.nodes import Path, as_written
+from deploy_code.config.nodes import Path, as_written, code_of
 from deploy_code.config.source import Source
 from deploy_code.errors import Problem
 
@@ -42,14 +42,6 @@ _PATTERNS = {
     "version": ("is no version of this schema", 'write version: "1.0.0"'),
     "name": ("is no name of a project", "use letters, digits, '.', '_' and '-', beginning with a letter or digit"),
 }
-
-
-def code_of(path: Path) -> str:
-    """The code of a problem at ``path`` (CONTRACTS §1): S003 inside a service, E010 for the network, else E002."""
-    if len(path) > 1 and path[0] == "services":
-        return "S003"
-    network = path[:2] == ("infrastructure", "network") and len(path) > 2
-    return "E010" if network and path[2] in ("cidr", "dns_servers", "port_range") else "E002"
 
 
 def translate(error: ErrorDetails, path: Path, source: Source, root: type[BaseModel]) -> Problem:
@@ -88,7 +80,9 @@ def real_path(loc: Iterable[str | int], data: Any) -> Path:
 def nearest(word: str, choices: Iterable[str]) -> str | None:
     """The choice that ``word`` is most likely a misspelling of."""
     folded = {choice.lower().replace("_", "-"): choice for choice in choices}
-    found = difflib.get_close_matches(word.lower().replace("_", "-"), folded, n=1, cutoff=0.6)
+    wanted = word.lower().replace("_", "-")
+    started = [choice for choice in folded if len(wanted) > 2 and choice.startswith(wanted)]
+    found = started or difflib.get_close_matches(wanted, folded, n=1, cutoff=0.6)
     return folded[found[0]] if found else None
 
 
@@ -149,7 +143,7 @@ def _explain(error: ErrorDetails, path: Path, context: dict[str, Any], shown: st
         name, words = _BOUNDS[kind]
         return f"must be {words} {context[name]:g}, got {shown}", ""
     if kind == "enum":
-        return _not_a_member(error, str(context["expected"]), shown)
+        return _not_a_member(error, str(context["expected"]), shown.removeprefix("text "))
     if kind == "string_too_short":
         return "must not be empty", ""
     if kind == "too_short":
@@ -158,7 +152,7 @@ def _explain(error: ErrorDetails, path: Path, context: dict[str, Any], shown: st
         return "must be a finite number", ""
     if kind == "string_pattern_mismatch":
         what, remedy = _PATTERNS.get(str(path[-1]), ("does not look right", f"it must match {context['pattern']}"))
-        return f"{shown} {what}", remedy
+        return f"{shown.removeprefix('text ')} {what}", remedy
     return error["msg"][:1].lower() + error["msg"][1:], ""
 
 

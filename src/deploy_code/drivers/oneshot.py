@@ -9,6 +9,7 @@ is started for every one-shot.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -79,16 +80,39 @@ def _take_identity(identity: str) -> None:
     os.setuid(int(uid))
 
 
+def _places(command: str, environ: dict[bytes, bytes]) -> list[bytes]:
+    """Where the command may lie, in order; a name without a slash is looked up on its own PATH."""
+    name = os.fsencode(command)
+    folders = environ.get(b"PATH", os.fsencode(os.defpath)).split(b":")
+    return [name] if b"/" in name else [os.path.join(folder, name) for folder in folders]
+
+
+def _execute(places: Sequence[bytes], words: Sequence[str], environ: dict[bytes, bytes]) -> int:
+    """Turn into the first of these that can be run; comes back with the number of the error that says most."""
+    failure = errno.ENOENT
+    for place in places:
+        try:
+            os.execve(place, words, environ)
+        except OSError as exc:
+            if exc.errno not in (errno.ENOENT, errno.ENOTDIR):
+                failure = exc.errno
+    return failure
+
+
 def _become(command: Sequence[str], identity: str, environ: dict[bytes, bytes], report: int) -> None:
-    """In the child: turn into the command, or write the number of the error to ``report`` and end."""
+    """In the child: turn into the command, or write the number of the error to ``report`` and end.
+
+    Nothing may be imported once the identity has changed: that user may not be able to read our files.
+    """
+    places = _places(command[0], environ)
     try:
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # ignored by Python, and that would be inherited
             signal.signal(number, signal.SIG_DFL)
         _take_identity(identity)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
-        os.execvpe(command[0], [os.fsencode(word) for word in command], environ)
+        os.write(report, b"%d" % _execute(places, command, environ))
     except OSError as exc:
-        os.write(report, str(exc.errno).encode())
+        os.write(report, b"%d" % (exc.errno or errno.EINVAL))
     finally:
         os._exit(_NOT_FOUND)
 
@@ -128,7 +152,7 @@ def _outcome(pid: int) -> tuple[str, int]:
 
 def _complain(command: str, number: int) -> tuple[str, int]:
     sys.stderr.write(f"{command}: {os.strerror(number)}\n")
-    return "code", _NOT_FOUND if number == 2 else _NOT_EXECUTABLE
+    return "code", _NOT_FOUND if number == errno.ENOENT else _NOT_EXECUTABLE
 
 
 def main(arguments: Sequence[str]) -> int:

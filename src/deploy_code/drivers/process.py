@@ -9,6 +9,7 @@ in control groups would answer there.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal as signals
 import time
@@ -28,6 +29,7 @@ from deploy_code.model import Exit
 
 _EXITS_KEPT = 10_000  # ends remembered for whoever asks late
 _TRUST_SECONDS = 60.0  # so long after its end a session's number is not taken to be in other hands
+_EXEC_SECONDS = 0.05  # longer than an exec takes: while one is under way the environment reads as empty
 _SWEEP_SECONDS = 10.0  # a process that has not gone so long after SIGKILL hangs in the kernel
 
 
@@ -64,11 +66,17 @@ class ProcessDriver:
         return self._watch(proc.ident) is not None and proc.alive
 
     async def find_spawned(self, uuids: Sequence[str]) -> dict[str, Running]:
-        """Those of ``uuids`` that run although nobody could record it; one look at /proc for all."""
-        table = await self._scans.fresh(since=0)
+        """Those of ``uuids`` that run although nobody could record it; one look at /proc for all.
+
+        ``status_path`` of a one-shot is for the caller to fill in: no process shows it.
+        """
+        found = (await self._scans.fresh(since=0)).leaders(uuids)
+        if len(found) < len(uuids):
+            await asyncio.sleep(_EXEC_SECONDS)
+            found |= (await self._scans.fresh(since=0)).leaders(uuids)
         return {
             uuid: Running(uuid=uuid, pid=proc.pid, start_time=proc.start_time, boot_id=boot_id())
-            for uuid, proc in table.leaders(uuids).items()
+            for uuid, proc in found.items()
         }
 
     def _watch_child(self, pid: int) -> Ident:

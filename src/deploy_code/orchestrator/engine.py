@@ -58,7 +58,7 @@ class DeploymentOrchestrator:
         the report (``success`` False), rollback included. On a dry run nothing is changed and ``report.plan`` is set.
         """
         skipped = _phases(skip_phases)
-        self._app.prestart()
+        self._app.prestart(self.bus)
         project = self._app.load()
         if self._app.options.dry_run or project.settings.dry_run:
             return self._dry_run(project, services)

@@ -194,11 +194,19 @@ def raise_if_hopeless(service: str, instances: tuple[Instance, ...]) -> None:
     for each in instances:
         if each.gate is Gate.FAILED:
             raise NotReadyError(
-                f"{service} r{each.revision} #{each.index} did not become ready: {each.note or 'its health check kept failing'}",
+                f"{service} r{each.revision} #{each.index} did not become ready: {_probe_said(each)}",
                 service=service,
                 code="E006",
                 instance=each,
             )
+
+
+def _probe_said(instance: Instance) -> str:
+    """The last answer in a few words; all of it is in the report."""
+    if instance.probe is None:
+        return instance.note or "its health check kept failing"
+    detail = instance.probe.detail.splitlines()[0] if instance.probe.detail else "failed"
+    return f"{instance.probe.target}: {detail[:120]}"
 
 
 def _died(service: str, instance: Instance) -> NotReadyError:

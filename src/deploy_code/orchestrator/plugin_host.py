@@ -97,7 +97,7 @@ async def _in_thread(hook: Callable[..., Any], arguments: tuple[Any, ...]) -> An
         try:
             outcome, setter = hook(*arguments), future.set_result
         except BaseException as exc:  # crosses the thread: raised again where it is awaited
-            outcome, setter = exc, future.set_exception  # type: ignore[assignment]
+            outcome, setter = exc, future.set_exception
         if not loop.is_closed():
             loop.call_soon_threadsafe(settle, setter, outcome)
 

@@ -41,8 +41,9 @@ def _goal(spec: ServiceSpec, observed: Observed) -> Goal:
     """The file's number of replicas wins; where it has none, the number it was scaled to stays."""
     old = observed.of(spec.name).goal
     count = old.replicas if old is not None and not spec.policy.replicas_in_file else spec.policy.replicas
-    policy = replace(spec.policy, replicas=count)
-    return Goal(spec=replace(spec, policy=policy), revision=observed.revision_of(spec), replicas=count)
+    if count != spec.policy.replicas:
+        spec = replace(spec, policy=replace(spec.policy, replicas=count))
+    return Goal(spec=spec, revision=observed.revision_of(spec), replicas=count)
 
 
 def stop(project: str, recorded: Mapping[str, Goal], services: Sequence[str] | None) -> MakeTarget:

@@ -29,6 +29,7 @@ class Platform(Protocol):
         *,
         stop_timeout: float | None = None,
         rerun: Sequence[str] = (),
+        port_range: tuple[int, int] = (30000, 40000),
     ) -> None:
         """Change the wanted set. Returns once it is recorded; what comes of it is seen in ``instances``."""
         ...
