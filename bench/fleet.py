@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-FIRST_PORT = 20000  # below the ephemeral ports, so that no outgoing connection sits there
-LAST_PORT = 32000
+FIRST_PORT = 10000  # below the ephemeral ports, and below those that the tests take
+LAST_PORT = 20000
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from fleet import Fleet
 from measure import say, stopwatch
 
 VENV = Path(__file__).parents[1] / ".bench" / "venv"
 PACKAGES = ("supervisor", "honcho")
+STOP_SECONDS = 15
 
 
 def install() -> None:
@@ -43,16 +46,26 @@ class Peer:
             process = self._spawn(command)
             try:
                 self.fleet.wait_until_up()
-            except TimeoutError:
-                process.kill()
-                raise
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=120)
-        return seconds()
+            finally:
+                took = seconds()
+                _end(process)
+        return took
 
     def _spawn(self, command: list[str | Path]) -> subprocess.Popen[bytes]:
         quiet = subprocess.DEVNULL
         return subprocess.Popen(command, cwd=self.fleet.folder, stdin=quiet, stdout=quiet, stderr=quiet)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Stop it, and whatever it leaves behind: honcho forgets children that it is still starting."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGTERM)
+    _, left = psutil.wait_procs([psutil.Process(process.pid), *family], timeout=STOP_SECONDS)
+    for each in left:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
+    process.wait()
+    psutil.wait_procs(left, timeout=STOP_SECONDS)
 
 
 class Supervisord(Peer):

@@ -258,7 +258,10 @@ async def test_what_outlives_its_leader_is_asked_before_it_is_killed(tmp_path: P
     async with harness("process", tmp_path) as it:
         running = await it.start(f'sh -c "{worker}" & wait')
         await until(lambda: "up" in it.log())
-        assert await it.driver.stop(running, "SIGTERM", 10)
+        stopping = asyncio.create_task(it.driver.stop(running, "SIGTERM", 10))
+        await it.driver.wait(running)
+        assert await it.driver.sweep(running) == 0, "a sweep must not cut the stop short"
+        assert await stopping
         assert "worker done" in it.log()
 
 

@@ -3,7 +3,7 @@
 from deploy_code import events
 from deploy_code.cli.live import PlainView, choose_view, level_of
 from deploy_code.cli.options import Options
-from deploy_code.cli.progress import ACTIVE, DONE, FAILED, SKIPPED, WAITING, Progress
+from deploy_code.cli.progress import ACTIVE, DONE, FAILED, SKIPPED, UNDONE, WAITING, Progress
 
 
 def started(*services, at=100.0):
@@ -116,6 +116,35 @@ def test_failed_rows_come_before_active_ones_when_even_those_do_not_fit():
     assert view.folded(shown) == "45 active"
 
 
+def test_a_rollback_undoes_what_was_in_flight_and_keeps_the_failure_in_sight():
+    view = progress(started("api", "web", "late"), step("api", "start api r1"), step("web", "start web r1"))
+    view.apply(done("api", "start api r1", error="E005: it died"))
+    view.apply(events.RollbackStarted(deployment=12, reason="it died"))
+    for name in ("api", "web"):  # the step of web that was in flight never ends
+        view.apply(step(name, f"stop {name} r1", cause="not wanted"))
+        view.apply(done(name, f"stop {name} r1"))
+    view.apply(events.DeploymentFinished(deployment=12, kind="deploy", status="rolled_back"))
+    assert [(row.service, row.group, row.state, row.why) for row in view.rows.values()] == [
+        ("api", FAILED, "failed", "E005: it died"),
+        ("web", UNDONE, "stopped", "not wanted"),
+        ("late", WAITING, "not begun", ""),
+    ]
+
+
+def test_what_was_there_before_shows_as_health_and_only_for_services_of_this_run():
+    view = progress(instance("db", "ready"), instance("other", "ready"), started("db", "api"))
+    assert [(row.service, row.state, row.health) for row in view.rows.values()] == [
+        ("db", "waiting", "healthy"),
+        ("api", "waiting", ""),
+    ]
+
+
+def test_a_second_run_begins_with_a_fresh_picture():
+    failed = done("old", "start old r1", error="E005")
+    view = progress(started("old"), step("old", "start old r1"), failed, started("api"))
+    assert list(view.rows) == ["api"]
+
+
 # --------------------------------------------------------------------------- plain lines
 
 
@@ -158,9 +187,13 @@ def test_at_error_only_what_failed_is_said(capsys):
     ]
 
 
+def test_what_was_there_before_is_no_news(capsys):
+    assert lines(capsys, "info", instance("db", "ready"), started("api")) == ["deploy 12 of 1 services"]
+
+
 def test_lines_are_redacted_and_cannot_steer_the_terminal(capsys):
     event = instance("api", "exited", detail="hunter2 \x1b[2J")
-    shown = lines(capsys, "info", event, redact=lambda text: text.replace("hunter2", "***"))
+    shown = lines(capsys, "info", started("api"), event, redact=lambda text: text.replace("hunter2", "***"))[1:]
     assert shown == ["api r1 #0 exited: *** \\x1b[2J"]
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from deploy_code import events
-from deploy_code.cli.logfiles import LogFile, labels, newest, pick
+from deploy_code.cli.logfiles import LogFile, labels, pick
 from deploy_code.cli.main import run
 from deploy_code.errors import ServiceError
 from deploy_code.model import Content, Exit, Instance, Policy, ProbeResult, ServiceSpec
@@ -215,8 +215,8 @@ def test_no_secret_is_shown_in_any_format(state, capsys, command, format):
 # --------------------------------------------------------------------------- logs
 
 
-def write_log(folder, service, lines, revision=1, index=0, age=0.0):
-    path = folder / "logs" / "shop" / f"{service}-r{revision}-{index}.log"
+def write_log(folder, service, lines, index=0, age=0.0):
+    path = folder / "logs" / "shop" / f"{service}.{index}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{line}\n" for line in lines))
     os.utime(path, (time.time() - age, time.time() - age))
@@ -236,17 +236,16 @@ def test_logs_of_one_service_are_bare(state, capsys):
 
 
 def test_logs_show_the_last_lines_of_each_service_over_all_its_logs(state, capsys):
-    write_log(state, "api", ["old 1", "old 2"], revision=1, age=100)
-    write_log(state, "api", ["new 1", "new 2"], revision=2, age=1)
-    assert shown(capsys, "logs", "api", "-n", "3") == "api r1 | old 2\napi r2 | new 1\napi r2 | new 2\n"
+    write_log(state, "api", ["old 1", "old 2"], index=1, age=100)
+    write_log(state, "api", ["new 1", "new 2"], index=0, age=1)
+    assert shown(capsys, "logs", "api", "-n", "3") == "api.1 | old 2\napi.0 | new 1\napi.0 | new 2\n"
 
 
 def test_logs_are_data_too(state, capsys):
-    write_log(state, "api", ["hello"], revision=2, index=1, age=0)
+    write_log(state, "api", ["hello"], index=1)
     (row,) = json.loads(shown(capsys, "logs", "--format", "json"))
-    assert {key: row[key] for key in ("service", "revision", "instance", "text")} == {
+    assert {key: row[key] for key in ("service", "instance", "text")} == {
         "service": "api",
-        "revision": 2,
         "instance": 1,
         "text": "hello",
     }
@@ -270,18 +269,9 @@ def test_logs_since_a_moment(state, capsys):
     assert shown(capsys, "logs", "--since", "10m").split() == ["db", "|", "new"]
 
 
-def log_file(service, revision, index, written_at=0.0):
-    return LogFile(service, revision, index, f"{service}-{revision}-{index}", written_at)
-
-
 def test_labels_name_only_what_is_needed_to_tell_logs_apart():
-    files = [log_file("a", 1, 0), log_file("b", 1, 0), log_file("b", 1, 1), log_file("c", 1, 0), log_file("c", 2, 0)]
-    assert list(labels(files).values()) == ["a", "b #0", "b #1", "c r1", "c r2"]
-
-
-def test_the_log_that_still_grows_is_the_one_written_to_last():
-    files = [log_file("a", 1, 0, 5.0), log_file("a", 2, 0, 3.0), log_file("a", 1, 1, 1.0)]
-    assert newest(files) == [files[0], files[2]]
+    files = [LogFile("a", 0, "/a.0.log"), LogFile("b", 0, "/b.0.log"), LogFile("b", 1, "/b.1.log")]
+    assert list(labels(files).values()) == ["a", "b.0", "b.1"]
 
 
 def test_pick_refuses_what_nobody_knows():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from deploy_code import events
 from deploy_code.cli.output import is_terminal, plain, say
-from deploy_code.cli.progress import DONE, FAILED, SKIPPED, Progress, Row
+from deploy_code.cli.progress import ACTIVE, DONE, FAILED, SKIPPED, UNDONE, WAITING, Progress, Row
 from deploy_code.cli.times import span
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from deploy_code.events import Event
 
 FRAMES_PER_SECOND = 8
+CLOCK_TICKS = 4  # when nothing but time has changed, every so many frames are enough
 
 
 class View(Protocol):
@@ -61,6 +62,7 @@ class PlainView:
         self.warned: set[str] = set()
         self._options = options
         self._redact = redact
+        self._begun = False
 
     def __enter__(self) -> Self:
         return self
@@ -72,6 +74,9 @@ class PlainView:
         say(line, self._options, level="error")
 
     def listen(self, event: Event) -> None:
+        self._begun = self._begun or isinstance(event, events.DeploymentStarted)
+        if isinstance(event, events.InstanceChanged) and not self._begun:
+            return  # what is there already is no news
         level, style = level_of(event)
         if not self._options.shows(level):
             return
@@ -130,7 +135,7 @@ def _moment(at: float) -> str:
 
 
 class LiveView:
-    """Redraws in place, at most eight times a second and only while something changes or runs."""
+    """Redraws in place, at most eight times a second, less where only the clocks move."""
 
     def __init__(self, options: Options, redact: Callable[[str], str]) -> None:
         from rich.console import Console
@@ -151,6 +156,7 @@ class LiveView:
             vertical_overflow="crop",
         )
         self._timer: asyncio.TimerHandle | None = None
+        self._ticks = 0
 
     def __enter__(self) -> Self:
         import asyncio
@@ -179,7 +185,8 @@ class LiveView:
         self._console.print(plain(self._redact(line)), style=style)
 
     def _tick(self) -> None:
-        if self.progress.changed or self.progress.elapsed(0):
+        self._ticks += 1
+        if self.progress.changed or (self.progress.kind and self._ticks % CLOCK_TICKS == 0):
             self.progress.changed = False
             self._live.refresh()
         self._timer = self._loop.call_later(1 / FRAMES_PER_SECOND, self._tick)
@@ -188,8 +195,15 @@ class LiveView:
         return Frame(self.progress, self._redact)
 
 
-_STYLE = {DONE: "green", FAILED: "bold red", SKIPPED: "yellow", "active": "cyan", "waiting": "dim"}
-_MARK = {DONE: "✓", FAILED: "✗", SKIPPED: "-", "active": "•", "waiting": " "}
+_STYLE = {
+    DONE: "green",
+    FAILED: "bold red",
+    SKIPPED: "yellow",
+    UNDONE: "yellow",
+    ACTIVE: "cyan",
+    WAITING: "dim",
+}
+_MARK = {DONE: "✓", FAILED: "✗", SKIPPED: "-", UNDONE: "←", ACTIVE: "•", WAITING: " "}
 
 
 class Frame:
@@ -219,7 +233,8 @@ class Frame:
         progress = self._progress
         done, total = progress.count(DONE), len(progress.rows)
         doing = f"rolling back: {progress.rollback}" if progress.rollback else progress.phase
-        head = f"{progress.kind} {progress.number}  {done}/{total} services  {span(progress.elapsed(self._now))}"
+        count = "" if progress.rollback else f"  {done}/{total} services"
+        head = f"{progress.kind} {progress.number}{count}  {span(progress.elapsed(self._now))}"
         tail = progress.status.replace("_", " ") or doing
         return self._text(f"{head}  {tail}", "bold yellow" if progress.rollback else "bold")
 

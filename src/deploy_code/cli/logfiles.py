@@ -1,40 +1,33 @@
-"""Which log files there are, and whose: ``SERVICE-rREVISION-INDEX.log`` in the folder of the project's logs."""
+"""Which logs a command is about, and how their lines are marked."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from deploy_code.errors import ServiceError
 
-_NAME = re.compile(r"(?P<service>.+)-r(?P<revision>\d+)-(?P<index>\d+)\.log")
-
 
 class LogFile(NamedTuple):
-    """One log. ``written_at``: when it was last written to, seconds since the epoch."""
+    """The log of one instance; it goes on over restarts and revisions."""
 
     service: str
-    revision: int
     number: int
     path: str
-    written_at: float
 
 
 def find_logs(folder: str) -> list[LogFile]:
-    """All logs in ``folder``, ordered by service, revision and index; none when there is no such folder."""
-    try:
-        entries = list(os.scandir(folder))
-    except FileNotFoundError:
-        return []
-    matches = ((_NAME.fullmatch(entry.name), entry) for entry in entries)
-    return sorted(
-        LogFile(match["service"], int(match["revision"]), int(match["index"]), entry.path, entry.stat().st_mtime)
-        for match, entry in matches
-        if match
-    )
+    """All logs in ``folder``, by service and index; none when there is no such folder."""
+    from deploy_code.logs.files import all_logs
+
+    return [_log_file(source.path) for source in all_logs(folder)]
+
+
+def _log_file(path: str) -> LogFile:
+    service, _, number = os.path.basename(path).removesuffix(".log").rpartition(".")
+    return LogFile(service, int(number), path)
 
 
 def pick(files: Iterable[LogFile], names: Sequence[str], wanted: Collection[str]) -> list[LogFile]:
@@ -55,23 +48,9 @@ def pick(files: Iterable[LogFile], names: Sequence[str], wanted: Collection[str]
 
 
 def labels(files: Iterable[LogFile]) -> dict[str, str]:
-    """Path → how its lines are marked: the service, with revision and instance only where it has several."""
+    """Path → how its lines are marked: the service, with the number of the instance only where there are several."""
     files = list(files)
-    revisions = Counter(service for service, _ in {(file.service, file.revision) for file in files})
-    indexes = Counter(service for service, _ in {(file.service, file.number) for file in files})
+    instances = Counter(file.service for file in files)
     return {
-        file.path: file.service
-        + (f" r{file.revision}" if revisions[file.service] > 1 else "")
-        + (f" #{file.number}" if indexes[file.service] > 1 else "")
-        for file in files
+        file.path: f"{file.service}.{file.number}" if instances[file.service] > 1 else file.service for file in files
     }
-
-
-def newest(files: Iterable[LogFile]) -> list[LogFile]:
-    """Of the logs of one instance over its revisions, the one written to last: the one that still grows."""
-    last: dict[tuple[str, int], LogFile] = {}
-    for file in files:
-        known = last.get((file.service, file.number))
-        if known is None or file.written_at >= known.written_at:
-            last[file.service, file.number] = file
-    return list(last.values())

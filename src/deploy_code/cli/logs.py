@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from deploy_code.cli.logfiles import LogFile, find_logs, labels, newest, pick
+from deploy_code.cli.logfiles import LogFile, find_logs, labels, pick
 from deploy_code.cli.names import complete_names
 from deploy_code.cli.options import Options, command, split_names
 from deploy_code.cli.output import Interrupted, emit, has_color, paint, stream_item, write
@@ -85,17 +85,16 @@ def _show(options: Options, files: list[LogFile], lines: int, since: float | Non
 def _follow(
     options: Options, find: Callable[[], list[LogFile]], lines: int, since: float | None, redact: Redact
 ) -> None:
-    """Only logs that still grow: of each instance the newest."""
     from deploy_code.cli.run import stay
     from deploy_code.logs import read
 
     stay()
-    shown = _Lines(options, newest(find()), redact)
+    shown = _Lines(options, find(), redact)
     if not shown.files:
         raise click.UsageError(f"nothing was written yet, so there is nothing to follow; '{options.line('status')}'")
 
     def sources() -> list[read.Source]:
-        shown.know(newest(find()))
+        shown.know(find())
         return [read.Source(path, path) for path in shown.files]
 
     try:
@@ -135,7 +134,6 @@ class _Lines:
         return {
             "at": iso(line.at),
             "service": file.service,
-            "revision": file.revision,
             "instance": file.number,
             "text": self._redact(line.text),
         }
@@ -147,7 +145,7 @@ class _Lines:
         return stream_item(self.data(line), self._options)
 
     def last_of_each(self, found: Sequence[Line], lines: int) -> list[Line]:
-        """The last ``lines`` of each service, over all its instances and revisions; still in the order of time."""
+        """The last ``lines`` of each service, over all its instances; still in the order of time."""
         left = {file.service: lines for file in self.files.values()}
         kept = []
         for line in reversed(found):

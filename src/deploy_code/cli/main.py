@@ -33,15 +33,16 @@ ROOT = LazyGroup(
 def main() -> NoReturn:
     """Run with ``sys.argv`` and exit.
 
-    Unwritten output is flushed here, so that a closed pipe is noticed and quiet.
+    Output is flushed here, so that a closed pipe is noticed and quiet. Then the process ends at once: everything is
+    closed by now, and taking the interpreter apart would cost a short command a fifth of its time.
     """
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()
         sys.stderr.flush()
     except OSError:
-        fall_silent()
-    sys.exit(code)
+        pass  # nobody reads any more; the exit code is still true
+    os._exit(code)
 
 
 def run(args: Sequence[str]) -> int:

@@ -13,7 +13,7 @@ from deploy_code.events import Event
 
 PHASES = ("validation", "resources", "network", "storage", "services", "health", "monitoring", "logging")
 
-WAITING, ACTIVE, DONE, FAILED, SKIPPED = "waiting", "active", "done", "failed", "skipped"
+WAITING, ACTIVE, DONE, FAILED, SKIPPED, UNDONE = "waiting", "active", "done", "failed", "skipped", "undone"
 
 # the first that any instance is in speaks for the service
 _WORST_FIRST = (
@@ -70,18 +70,20 @@ class Row:
     # ------------------------------------------------------------------ what can happen to it
 
     def begin(self, verb: str, cause: str, at: float) -> None:
-        self.group, self.finished_at = ACTIVE, 0.0
         self.running_steps += 1
+        if self.group == FAILED:
+            return  # why it failed stays in sight while it is being undone
+        self.group, self.finished_at = ACTIVE, 0.0
         self.started_at = self.started_at or at
         self.state = _STATE_OF_VERB.get(verb, self.state if self.state != "waiting" else "working")
         self.cause = cause or self.cause
 
-    def end(self, error: str, at: float) -> None:
+    def end(self, error: str, at: float, group: str = DONE) -> None:
         self.running_steps = max(self.running_steps - 1, 0)
         if error:
             self.fail("failed", error, at)
-        elif not self.running_steps and self.group is ACTIVE:
-            self.group, self.finished_at = DONE, at
+        elif not self.running_steps and self.group == ACTIVE:
+            self.group, self.finished_at = group, at
             self.state = _STATE_WHEN_DONE.get(self.state, self.state)
 
     def fail(self, state: str, detail: str, at: float) -> None:
@@ -93,7 +95,7 @@ class Row:
             self.instances.pop(instance, None)
         else:
             self.instances[instance] = phase
-        if self.group in (ACTIVE, DONE) and self._worst:
+        if self.group in (ACTIVE, DONE, UNDONE) and self._worst:
             self.state = {"completed": "done"}.get(self._worst, self._worst)
         if detail and phase not in ("ready", "gone", "completed"):
             self.detail = detail
@@ -123,6 +125,7 @@ class Progress:
         self.started_at = 0.0
         self.finished_at = 0.0
         self.rows: dict[str, Row] = {}
+        self.seen: dict[str, dict[str, str]] = {}  # service → instance → phase
         self.changed = False
 
     def apply(self, event: Event) -> None:
@@ -155,26 +158,28 @@ class Progress:
         """``180 done, 15 waiting``: what ``shown`` leaves out; empty when nothing."""
         names = {row.service for row in shown}
         hidden = [row.group for row in self.rows.values() if row.service not in names]
-        counts = ((group, hidden.count(group)) for group in (FAILED, ACTIVE, DONE, WAITING, SKIPPED))
+        counts = ((group, hidden.count(group)) for group in (FAILED, ACTIVE, DONE, UNDONE, WAITING, SKIPPED))
         return ", ".join(f"{count} {group}" for group, count in counts if count)
 
 
-_URGENCY = {FAILED: 0, ACTIVE: 1, SKIPPED: 2, WAITING: 3, DONE: 4}
+_URGENCY = {FAILED: 0, ACTIVE: 1, SKIPPED: 2, WAITING: 3, DONE: 4, UNDONE: 4}
 
 
 def _started(view: Progress, event: events.DeploymentStarted) -> None:
+    """A fresh picture; the recovery of an earlier deployment may have come before."""
     view.kind, view.number, view.started_at, view.phase = event.kind, event.deployment, event.at, PHASES[0]
+    view.rollback, view.status, view.finished_at = "", "", 0.0
+    view.rows = {}
     for service in event.services:
-        view.row(service)
+        view.row(service).instances = dict(view.seen.get(service, {}))
 
 
 def _finished(view: Progress, event: events.DeploymentFinished) -> None:
     view.status, view.finished_at = event.status, event.at
-    if event.status != "completed":
-        return
     for row in view.rows.values():
-        if row.group in (WAITING, ACTIVE):
-            row.state = "unchanged" if row.group == WAITING else row.state
+        if row.group == WAITING:
+            row.state = "unchanged" if event.status == "completed" else "not begun"
+        if row.group in (WAITING, ACTIVE) and event.status == "completed":
             row.group = DONE
 
 
@@ -190,7 +195,7 @@ def _step_started(view: Progress, event: events.StepStarted) -> None:
 
 def _step_finished(view: Progress, event: events.StepFinished) -> None:
     if event.service:
-        view.row(event.service).end(event.error, event.at)
+        view.row(event.service).end(event.error, event.at, UNDONE if view.rollback else DONE)
 
 
 def _skipped(view: Progress, event: events.ServiceSkipped) -> None:
@@ -198,11 +203,20 @@ def _skipped(view: Progress, event: events.ServiceSkipped) -> None:
 
 
 def _instance(view: Progress, event: events.InstanceChanged) -> None:
-    view.row(event.service).see(event.instance, event.phase, event.detail)
+    """Remembered for services without a row too: it tells the health of what is there before a run begins."""
+    seen = view.seen.setdefault(event.service, {})
+    seen[event.instance] = event.phase
+    if event.phase == "gone":
+        del seen[event.instance]
+    if event.service in view.rows:
+        view.rows[event.service].see(event.instance, event.phase, event.detail)
 
 
 def _rollback(view: Progress, event: events.RollbackStarted) -> None:
+    """Steps in flight were cancelled; what comes now are the steps back."""
     view.rollback = event.reason
+    for row in view.rows.values():
+        row.running_steps, row.detail = 0, row.detail if row.group == FAILED else ""
 
 
 _HANDLERS: dict[type[Event], Callable[..., None]] = {

@@ -31,6 +31,6 @@ def validate(options: Options) -> int:
         from deploy_code.errors import ConfigError
 
         count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
-        raise ConfigError(f"{count} in {names}", problems)
+        raise ConfigError(f"{count} in {names}:", problems)
     write(f"{names} is valid." if len(options.files) == 1 else f"{names} are valid together.")
     return 0

@@ -234,12 +234,12 @@ class _Builder:
         if "cannot start any token" in str(exc.problem):
             return self._bad_start(text, place)
         hint = next((hint for part, hint in _HINTS if part in str(exc.problem)), "")
+        if "${" in _line_at(text, place) and "expected ','" in str(exc.problem):
+            hint = 'inside { } and [ ] a variable needs quotes: "${VAR}"'
         return _FatalError(f"not valid YAML: {exc.problem}", place, hint)
 
     def _bad_start(self, text: str, place: Place) -> _FatalError:
-        lines = text.splitlines()
-        line = lines[place.line - 1] if place.line <= len(lines) else ""
-        character = line[place.column - 1 : place.column]
+        character = _line_at(text, place)[place.column - 1 : place.column]
         if character == "\t":
             return _FatalError("a tab where spaces are needed", place, "indent with spaces")
         return _FatalError(f"a value cannot begin with {character!r}", place, "put it in quotes")
@@ -247,6 +247,11 @@ class _Builder:
     def _bad_character(self, exc: yaml.reader.ReaderError, text: str) -> _FatalError:
         line, column = _position(text.encode("utf-8", "replace")[: exc.position])
         return _FatalError(f"not valid YAML: {exc.reason}", Place(self.file, line, column), "remove this character")
+
+
+def _line_at(text: str, place: Place) -> str:
+    lines = text.split("\n")
+    return lines[place.line - 1] if place.line <= len(lines) else ""
 
 
 class _Open:

@@ -330,7 +330,9 @@ class ServiceConfig(Section):
     )
     working_dir: Filled | None = Field(default=None, description="folder it runs in; default the file's folder")
     user: Filled | None = Field(default=None, description="user, or user:group; default who deploys")
-    environment: Env = Field(default_factory=dict, serialization_alias="env", description="variables: NAME: value")
+    environment: Env = Field(
+        default_factory=dict, serialization_alias="env", repr=False, description="variables: NAME: value"
+    )
     env_file: Paths = Field(default=(), description="files with NAME=value lines; env wins over them")
     inherit_env: Flag = Field(default=False, description="start from the agent's whole environment, not the short one")
     replicas: Count = Field(default=1, description="instances wanted")

@@ -151,6 +151,8 @@ def _explain(error: ErrorDetails, path: Path, context: dict[str, Any], shown: st
     if kind == "finite_number":
         return "must be a finite number", ""
     if kind == "string_pattern_mismatch":
+        if path[2:3] == ("environment",):
+            return f"'{path[-1]}' is no name of a variable", "a name is not empty and has no '='"
         what, remedy = _PATTERNS.get(str(path[-1]), ("does not look right", f"it must match {context['pattern']}"))
         return f"{shown.removeprefix('text ')} {what}", remedy
     return error["msg"][:1].lower() + error["msg"][1:], ""

@@ -14,8 +14,8 @@ import os
 import signal as signals
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 
 from deploy_code.drivers.base import Running, StartOrder
 from deploy_code.drivers.oneshot import read_status
@@ -41,6 +41,7 @@ class ProcessDriver:
     def __init__(self) -> None:
         self._watches: dict[Ident, Watch] = {}
         self._exits: OrderedDict[Ident, tuple[Exit, float]] = OrderedDict()  # and when it was noticed
+        self._stops: dict[Ident, set[asyncio.Future[None]]] = {}
         self._scans = SharedScan()
         self._strangers = StrangerReaper(lambda pid: any(ident.pid == pid for ident in self._watches))
 
@@ -130,11 +131,15 @@ class ProcessDriver:
         if running.boot_id != boot_id():
             return True
         number = _signal_number(signal)
+        with self._stopping(_ident(running)):
+            return await self._stop(running, number, timeout)
+
+    async def _stop(self, running: Running, number: int, timeout: float) -> bool:
         deadline = time.monotonic() + timeout
         claim = self._claim(running)
-        before = await self._before_signal(claim)
-        if not before:
-            return True
+        # What carries the uuid carries it afterwards too: while the leader lives, relations are enough.
+        alive = await self.find(running)
+        before = await self._members(claim._replace(uuid="") if alive else claim)
         claim = _knowing(claim, before.values())
         if running.pid in before:
             await self._signal_all([before[running.pid]], number, timeout)
@@ -145,13 +150,28 @@ class ProcessDriver:
             left = await self._members(claim)
         return not left or await self._kill_all(claim, left) == 0
 
+    @contextmanager
+    def _stopping(self, ident: Ident) -> Iterator[None]:
+        """While this holds, a sweep waits: what outlives the leader is still being asked."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._stops.setdefault(ident, set()).add(done)
+        try:
+            yield
+        finally:
+            done.set_result(None)
+            self._stops[ident].discard(done)
+            if not self._stops[ident]:
+                del self._stops[ident]
+
     async def sweep(self, running: Running) -> int:
-        """Kill what an ended instance left behind; how many processes that were.
+        """Kill what an ended instance left behind; how many processes that were. Waits for a stop under way.
 
         Raises DriverError when the instance itself still runs, or when something cannot be killed.
         """
         if running.boot_id != boot_id():
             return 0
+        if stops := self._stops.get(_ident(running)):
+            await asyncio.wait(set(stops))
         claim = self._claim(running)
         left = await self._members(claim)
         if running.pid in left:
@@ -185,12 +205,6 @@ class ProcessDriver:
         """Everything that belongs to the instance, as of now."""
         table = await self._scans.fresh(since=claim.leader.start_time)
         return table.members(claim)
-
-    async def _before_signal(self, claim: Claim) -> dict[int, Proc]:
-        """Everything that only its relations betray, and these end with the leader. What carries the uuid
-        carries it afterwards too, so a look into every environment is saved while the leader lives."""
-        by_relation = await self._members(claim._replace(uuid=""))
-        return by_relation if claim.leader.pid in by_relation else await self._members(claim)
 
     async def _signal_all(self, procs: Iterable[Proc], number: int, timeout: float) -> None:
         """Signal each of these and wait until all have ended, at most ``timeout`` seconds."""

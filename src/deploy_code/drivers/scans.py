@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from deploy_code.drivers.proctree import Table
 
-_REST = 2.0  # a look is followed by a pause this many times as long, so that looking never takes a whole core
-_PAUSE_MAX = 0.1  # seconds
+_SHARE = 3.0  # one part looking, two parts pause: looking never takes a whole core for long
+_BURST = 0.03  # seconds by which a few looks in a row may run ahead of that
 
 
 class SharedScan:
@@ -22,7 +22,7 @@ class SharedScan:
         self._scan = scan
         self._askers: list[asyncio.Future[Table]] = []
         self._since = 0
-        self._not_before = 0.0
+        self._paid_until = 0.0
 
     async def fresh(self, since: int) -> Table:
         """All processes as they are after this call; ``since`` as in ``Table``."""
@@ -31,7 +31,7 @@ class SharedScan:
         self._since = min(self._since, since) if self._askers else since
         self._askers.append(asker)
         if len(self._askers) == 1:
-            loop.call_at(max(loop.time(), self._not_before), self._look, loop)
+            loop.call_at(max(loop.time(), self._paid_until - _BURST), self._look, loop)
         return await asker
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -45,8 +45,7 @@ class SharedScan:
         else:
             for asker in _waiting(askers):
                 asker.set_result(table)
-        ended = loop.time()
-        self._not_before = ended + min(_REST * (ended - begun), _PAUSE_MAX)
+        self._paid_until = max(self._paid_until, begun) + _SHARE * (loop.time() - begun)
 
 
 def _waiting(askers: list[asyncio.Future[Table]]) -> list[asyncio.Future[Table]]:
