@@ -8,6 +8,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -110,8 +111,10 @@ def test_a_first_deploy_killed_at_any_step_is_undone_by_the_next_command(shop: S
         told = shop.run("stop").ok()
         assert "interrupted" in told.output, told
         assert shop.answers() == NOTHING
-        until_gone(shop.project)
-    assert shop.answers() == OLD
+        assert pids(shop.project) == {}
+        assert len(agents(shop.project)) <= 1
+    shop.run("stop").ok()
+    until_gone(shop.project)
 
 
 @pytest.mark.timeout(240)
@@ -144,7 +147,8 @@ def test_a_failing_upgrade_killed_at_any_step_of_it_or_of_its_rollback_is_undone
     broken = {"wrong": {"command": "false", "dependencies": ["shop", "new"]}}
     for _ in each_crash(shop, "cli", moment, "deploy", ready=lambda: shop.write_new(**broken)):
         assert pid_of(shop.project, "db") == untouched
-        shop.run("recover").ok()
+        told = shop.run("recover")
+        assert "undone" in told.output and "E009" not in told.output, told
         assert shop.answers() == OLD
         no_strangers(shop, "db", "api", "shop", "old")
         assert pid_of(shop.project, "db") == untouched
@@ -163,9 +167,25 @@ def test_a_stop_killed_at_any_step_is_finished_by_the_next_stop(shop: Shop, mome
     for _ in each_crash(shop, "cli", moment, "stop", ready=up):
         shop.run("stop").ok()
         assert shop.answers() == NOTHING
+        assert pids(shop.project) == {}
         assert shop.project.status()["overall_health"] == "stopped"
-        until_gone(shop.project)
     assert shop.answers() == NOTHING
+    until_gone(shop.project)
+
+
+def test_a_deploy_killed_before_its_first_step_leaves_nothing_running_once_it_is_undone(shop: Shop) -> None:
+    shop.write_old()
+    assert killed(crash(shop.project, "cli", "before", 1, "deploy"))
+    shop.run("stop").ok()
+    until_gone(shop.project)
+
+
+def test_a_second_stop_does_nothing_and_leaves_nothing_running(shop: Shop) -> None:
+    shop.write_old()
+    shop.run("deploy").ok()
+    shop.run("stop").ok()
+    shop.run("stop").ok()
+    until_gone(shop.project)
 
 
 @pytest.mark.timeout(240)
@@ -325,7 +345,7 @@ def test_what_a_killed_service_forked_does_not_survive_its_restart(project: Proj
     project.cli("deploy").ok()
     until(lambda: len(pids(project)["app"]) == 3, "two children in sessions of their own")
     old = pids(project)["app"]
-    main = next(pid for pid in old if open(f"/proc/{pid}/cmdline").read().split("\0")[2:3] == ["app.py"])
+    main = next(pid for pid in old if b"app.py" in Path(f"/proc/{pid}/cmdline").read_bytes())
     kill_hard(main)
     until(lambda: not any(map(alive, old)), "the old children to be gone")
     until_served(port, "v1")

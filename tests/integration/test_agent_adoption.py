@@ -14,7 +14,6 @@ import pytest
 from deploy_code.model import Dependency, Gate, Instance, Phase, Restart
 from support.agents import FAST_RESTART, House, alive, shell, sleeper, web
 from support.ports import free_port, free_range
-from support.wait import wait_until
 
 
 @pytest.fixture
@@ -29,16 +28,10 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-async def end_agent(house: House) -> None:
-    """Kill the agent with nobody there to start it again."""
-    await house.platform.close()
-    house.kill_agent()
-
-
 async def test_services_survive_the_agent_and_are_adopted(house: House):
     await house.want(house.wanted("web", web(free_port())))
     before = await house.ready("web")
-    await end_agent(house)
+    await house.end_agent()
     assert alive(before.pid)
     await house.platform.open()
     after = await house.ready("web")
@@ -59,7 +52,7 @@ async def test_the_platform_starts_the_agent_again_by_itself(house: House):
 async def test_an_adopted_service_is_watched_and_restarted_as_before(house: House):
     await house.want(house.wanted("web", web(free_port()), restart=FAST_RESTART))
     before = await house.ready("web")
-    await end_agent(house)
+    await house.end_agent()
     await house.platform.open()
     os.kill(before.pid, signal.SIGKILL)
     (after,) = await house.until("web", lambda all_: all_[0].phase is Phase.READY and all_[0].pid != before.pid)
@@ -70,7 +63,7 @@ async def test_an_adopted_service_is_watched_and_restarted_as_before(house: Hous
 async def test_what_died_while_no_agent_was_there_is_restarted(house: House):
     await house.want(house.wanted("web", web(free_port()), restart=FAST_RESTART))
     before = await house.ready("web")
-    await end_agent(house)
+    await house.end_agent()
     os.kill(before.pid, signal.SIGKILL)
     await house.platform.open()
     (after,) = await house.until("web", lambda all_: all_ and all_[0].phase is Phase.READY and all_[0].restarts == 1)
@@ -81,7 +74,7 @@ async def test_a_dynamic_port_is_kept_over_agents_and_restarts(house: House):
     content = sleeper().__class__(command="busybox", args=("httpd", "-f", "-p", "127.0.0.1:${PORT}"))
     await house.want(house.wanted("web", content, restart=FAST_RESTART), port_range=free_range(4))
     before = await house.ready("web")
-    await end_agent(house)
+    await house.end_agent()
     os.kill(before.pid, signal.SIGKILL)
     await house.platform.open()
     (after,) = await house.until("web", lambda all_: all_ and all_[0].phase is Phase.READY and all_[0].restarts == 1)
@@ -93,7 +86,7 @@ async def test_a_row_without_a_process_is_started(house: House):
     wanted = house.wanted("idle", sleeper())
     await house.want(wanted)
     before = await house.phase("idle", Phase.STARTING, Phase.READY)
-    await end_agent(house)
+    await house.end_agent()
     os.kill(before.pid, signal.SIGKILL)
     house.rewrite(before.but(phase=Phase.STARTING, pid=0, start_time=0))
     await house.platform.open()
@@ -107,7 +100,7 @@ async def test_a_process_that_nobody_could_record_is_found_and_not_started_twice
     starts = tmp_path / "starts"
     await house.want(house.wanted("idle", shell(f"echo x >> {starts}; sleep 1000")))
     before = await house.ready("idle")
-    await end_agent(house)
+    await house.end_agent()
     house.rewrite(before.but(phase=Phase.STARTING, gate=Gate.WAITING, pid=0, start_time=0))
     await house.platform.open()
     after = await house.ready("idle")
@@ -120,7 +113,7 @@ async def test_what_is_wanted_and_has_no_row_is_started(house: House):
     wanted = house.wanted("idle", sleeper())
     await house.want(wanted)
     before = await house.phase("idle", Phase.STARTING, Phase.READY)
-    await end_agent(house)
+    await house.end_agent()
     os.kill(before.pid, signal.SIGKILL)
     _forget_row(house, before)
     await house.platform.open()
@@ -136,7 +129,7 @@ async def test_an_orphan_is_stopped(house: House):
     try:
         await house.want(house.wanted("idle", sleeper()))
         await house.phase("idle", Phase.STARTING, Phase.READY)
-        await end_agent(house)
+        await house.end_agent()
         stat = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
         house.rewrite(
             Instance(
@@ -159,8 +152,8 @@ async def test_a_stop_that_the_agents_death_interrupted_is_finished(house: House
     before = await house.ready("slow")
     await house.want(house.wanted("slow", wanted.content, replicas=0))
     await house.phase("slow", Phase.STOPPING)
-    wait_until(lambda: [row.phase for row in house.store.instances()] == [Phase.STOPPING])
-    await end_agent(house)
+    await house.eventually(lambda: [row.phase for row in house.store.instances()] == [Phase.STOPPING])
+    await house.end_agent()
     await house.platform.open()
     await house.until("slow", lambda found: not found)
     assert not alive(before.pid)
@@ -172,8 +165,8 @@ async def test_a_back_off_goes_on_under_the_next_agent(house: House):
     before = await house.ready("web")
     os.kill(before.pid, signal.SIGKILL)
     waiting = await house.phase("web", Phase.BACKOFF)
-    wait_until(lambda: house.store.instances()[0].phase is Phase.BACKOFF)
-    await end_agent(house)
+    await house.eventually(lambda: house.store.instances()[0].phase is Phase.BACKOFF)
+    await house.end_agent()
     await house.platform.open()
     assert house.platform.instances("web")[0].next_start_at == waiting.next_start_at
     after = await house.ready("web")
@@ -183,8 +176,8 @@ async def test_a_back_off_goes_on_under_the_next_agent(house: House):
 async def test_what_ended_before_its_gate_stays_ended_under_the_next_agent(house: House):
     await house.want(house.wanted("broken", shell("exit 3"), restart=FAST_RESTART))
     await house.phase("broken", Phase.EXITED)
-    wait_until(lambda: house.store.instances()[0].phase is Phase.EXITED)
-    await end_agent(house)
+    await house.eventually(lambda: house.store.instances()[0].phase is Phase.EXITED)
+    await house.end_agent()
     await house.platform.open()
     (after,) = house.platform.instances("broken")
     assert (after.phase, after.restarts) == (Phase.EXITED, 0)
@@ -195,10 +188,9 @@ async def test_what_ended_before_its_gate_stays_ended_under_the_next_agent(house
 
 async def _reboot(house: House) -> None:
     """All pids are gone and the rows speak of another boot."""
-    wait_until(lambda: all(row.pid or row.phase is Phase.COMPLETED for row in house.store.instances()))
-    await end_agent(house)
+    await house.end_agent()
     for row in house.store.instances():
-        if row.pid:
+        if row.phase.is_alive:
             os.kill(row.pid, signal.SIGKILL)
         house.rewrite(row.but(boot_id="another-boot"))
 

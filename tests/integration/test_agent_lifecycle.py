@@ -16,7 +16,6 @@ import pytest
 from deploy_code.model import Dependency, Gate, HealthCheck, Phase, Port, Restart, Volume
 from support.agents import FAST_RESTART, QUICK, House, alive, python, shell, sleeper, web
 from support.ports import answers, free_port, free_range
-from support.wait import wait_until
 
 SERVER = """
 import http.server, os, pathlib
@@ -89,7 +88,7 @@ async def test_children_in_sessions_of_their_own_go_with_their_service(house: Ho
     child = tmp_path / "child"
     wanted = house.wanted("parent", shell(f"setsid sh -c 'echo $$ > {child}; sleep 1000' & sleep 1000"))
     await house.want(wanted)
-    wait_until(lambda: child.exists() and child.read_text().strip())
+    await house.eventually(lambda: child.exists() and child.read_text().strip())
     await house.stop(wanted)
     assert not alive(int(child.read_text()))
 
@@ -97,7 +96,7 @@ async def test_children_in_sessions_of_their_own_go_with_their_service(house: Ho
 async def test_the_log_holds_what_the_service_said_and_the_row_says_where(house: House):
     await house.want(house.wanted("talker", shell("echo hello; sleep 1000")))
     instance = await house.phase("talker", Phase.STARTING, Phase.READY)
-    wait_until(lambda: Path(instance.log_path).read_text() == "hello\n")
+    await house.eventually(lambda: Path(instance.log_path).read_text() == "hello\n")
     assert instance.log_path.startswith(str(house.logs))
 
 
@@ -127,7 +126,7 @@ async def test_after_settle_the_restart_policy_holds_for_it_too(house: House, tm
     await house.want(house.wanted("broken", shell(f"echo x >> {runs}; exit 3"), restart=FAST_RESTART))
     await house.phase("broken", Phase.EXITED)
     await house.settle()
-    wait_until(lambda: len(runs.read_text().split()) >= 3)
+    await house.eventually(lambda: len(runs.read_text().split()) >= 3)
 
 
 async def test_a_command_that_is_not_there_is_told_with_its_code(house: House):
@@ -186,7 +185,7 @@ async def test_a_killed_service_comes_back_with_its_leftovers_swept(house: House
     script = f"setsid sh -c 'echo $$ >> {child}; sleep 1000' & sleep 1000"
     await house.want(house.wanted("api", shell(script), restart=FAST_RESTART, min_ready_seconds=0.1))
     first = await house.ready("api")
-    wait_until(child.exists)
+    await house.eventually(child.exists)
     os.kill(first.pid, signal.SIGKILL)
     (second,) = await house.until("api", lambda all_: all_[0].phase is Phase.READY and all_[0].pid != first.pid)
     assert not alive(int(child.read_text().split()[0]))
@@ -201,7 +200,7 @@ async def test_waits_grow_between_restarts(house: House, tmp_path: Path):
     await house.want(
         house.wanted("crasher", shell(f"date +%s.%N >> {starts}; sleep 0.1"), min_ready_seconds=0.05, restart=restart)
     )
-    wait_until(lambda: starts.exists() and len(starts.read_text().split()) >= 4, timeout=15)
+    await house.eventually(lambda: starts.exists() and len(starts.read_text().split()) >= 4, timeout=15)
     times = [float(line) for line in starts.read_text().split()]
     gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
     assert gaps[2] > gaps[1] > gaps[0] > 0.2
@@ -350,7 +349,7 @@ async def test_a_service_finds_another_by_its_placeholder(house: House, tmp_path
     script = f"echo $URL $DEPLOY_CODE_SERVICE $DEPLOY_CODE_REVISION > {said}; sleep 1000"
     env = {"URL": "http://${services.web.host}:${services.web.port}"}
     await house.want(house.wanted("client", shell(script, env=env), revision=4), port_range=(low, high))
-    wait_until(lambda: said.exists() and said.read_text())
+    await house.eventually(lambda: said.exists() and said.read_text())
     assert said.read_text() == f"http://127.0.0.1:{instance.ports['8080']} client 4\n"
 
 
@@ -362,7 +361,7 @@ async def test_the_environment_is_short(house: House, tmp_path: Path):
     os.environ["DEPLOY_CODE_TEST_LEAK"] = "1"
     try:
         await house.want(house.wanted("env", shell(f"env > {said}.new; mv {said}.new {said}; sleep 1000")))
-        wait_until(said.exists)
+        await house.eventually(said.exists)
     finally:
         del os.environ["DEPLOY_CODE_TEST_LEAK"]
     names = {line.partition("=")[0] for line in said.read_text().splitlines()}
@@ -408,7 +407,7 @@ async def test_a_released_service_runs_from_its_copy(house: House, tmp_path: Pat
     )
     await house.want(house.wanted("app", content))
     instance = await house.phase("app", Phase.STARTING, Phase.READY)
-    wait_until(lambda: Path(instance.log_path).read_text() == f"{copy}\n")
+    await house.eventually(lambda: Path(instance.log_path).read_text() == f"{copy}\n")
 
 
 async def test_secrets_appear_neither_in_events_nor_in_probes(house: House):

@@ -11,7 +11,6 @@ import pytest
 
 from deploy_code.model import Gate, Phase, Wanted
 from support.agents import House, shell
-from support.wait import wait_until
 
 
 @pytest.fixture
@@ -74,7 +73,7 @@ async def test_rerun_runs_it_again_but_a_repeated_message_does_not(house: House,
     await house.phase("job", Phase.COMPLETED)
     await next_deployment(house)
     await house.want(wanted, rerun=("job",))
-    wait_until(lambda: runs.read_text() == "x\nx\n")
+    await house.eventually(lambda: runs.read_text() == "x\nx\n")
     await house.phase("job", Phase.COMPLETED)
     await house.want(wanted, rerun=("job",))
     await house.settle()
@@ -98,15 +97,14 @@ async def test_a_failed_one_runs_again_for_a_newer_deployment_only(house: House,
     assert runs.read_text() == "x\n"
     await next_deployment(house)
     await house.want(wanted)
-    wait_until(lambda: runs.read_text() == "x\nx\n")
+    await house.eventually(lambda: runs.read_text() == "x\nx\n")
 
 
 async def test_one_that_runs_while_the_agent_dies_is_adopted_with_its_result(house: House, runs: Path, tmp_path: Path):
     go = tmp_path / "go"
     await house.want(job(house, runs, f"while ! test -e {go}; do sleep 0.05; done; exit 5"))
-    wait_until(runs.exists)
-    await house.platform.close()
-    house.kill_agent()
+    await house.eventually(runs.exists)
+    await house.end_agent()
     await house.platform.open()
     go.touch()
     instance = await house.phase("job", Phase.FAILED)
@@ -118,10 +116,9 @@ async def test_one_that_ends_while_no_agent_is_there_is_known_all_the_same(house
     go = tmp_path / "go"
     await house.want(job(house, runs, f"while ! test -e {go}; do sleep 0.05; done"))
     instance = await house.phase("job", Phase.STARTING)
-    await house.platform.close()
-    house.kill_agent()
+    await house.end_agent()
     go.touch()
-    wait_until(lambda: not Path(f"/proc/{instance.pid}").exists())
+    await house.eventually(lambda: not Path(f"/proc/{instance.pid}").exists())
     await house.platform.open()
     await house.phase("job", Phase.COMPLETED)
     assert runs.read_text() == "x\n"
@@ -130,9 +127,8 @@ async def test_one_that_ends_while_no_agent_is_there_is_known_all_the_same(house
 async def test_one_with_an_unknown_result_is_not_run_again_by_itself(house: House, runs: Path):
     await house.want(job(house, runs, "sleep 1000"))
     instance = await house.phase("job", Phase.STARTING)
-    wait_until(runs.exists)
-    await house.platform.close()
-    house.kill_agent()
+    await house.eventually(runs.exists)
+    await house.end_agent()
     os.killpg(instance.pid, signal.SIGKILL)
     await house.platform.open()
     after = await house.phase("job", Phase.FAILED)
@@ -146,9 +142,8 @@ async def test_only_a_newer_deployment_runs_one_with_an_unknown_result(house: Ho
     wanted = job(house, runs, f"test -e {tmp_path}/quick || sleep 1000")
     await house.want(wanted)
     instance = await house.phase("job", Phase.STARTING)
-    wait_until(runs.exists)
-    await house.platform.close()
-    house.kill_agent()
+    await house.eventually(runs.exists)
+    await house.end_agent()
     os.killpg(instance.pid, signal.SIGKILL)
     (tmp_path / "quick").touch()
     await house.platform.open()

@@ -22,7 +22,6 @@ from deploy_code.platforms import local
 from deploy_code.platforms.local import LocalPlatform
 from deploy_code.platforms.spawn import agent_is_alive, agent_status, spawn_agent, start_agent, stop_agent
 from support.agents import House, alive, shell, sleeper
-from support.wait import wait_until
 
 
 @pytest.fixture
@@ -62,7 +61,7 @@ async def test_its_environment_is_clean(house: House, monkeypatch: pytest.Monkey
     content = shell("env; sleep 1000", inherit_env=True)
     await house.want(house.wanted("env", content))
     instance = await house.phase("env", Phase.STARTING, Phase.READY)
-    wait_until(lambda: Path(instance.log_path).read_text())
+    await house.eventually(lambda: Path(instance.log_path).read_text())
     assert "AWS_SECRET_ACCESS_KEY" not in Path(instance.log_path).read_text()
 
 
@@ -129,7 +128,7 @@ async def test_it_ends_when_nothing_is_left(house: House):
     await house.stop(wanted)
     await house.platform.close()
     house.end()
-    wait_until(lambda: not alive(pid))
+    await house.eventually(lambda: not alive(pid))
 
 
 async def test_it_stays_while_something_is_wanted(house: House):
@@ -166,7 +165,7 @@ async def test_sigterm_ends_it_and_leaves_services_alone(house: House):
     pid = house.agent_pid()
     await house.platform.close()
     os.kill(pid, signal.SIGTERM)
-    wait_until(lambda: not alive(pid))
+    await house.eventually(lambda: not alive(pid))
     assert alive(instance.pid)
 
 
@@ -261,7 +260,7 @@ async def test_a_deployment_whose_engine_died_is_recovered(house: House, monkeyp
     await house.want(house.wanted("idle", sleeper()))
     house.lock.release()
     await house.platform.close()
-    await asyncio.to_thread(wait_until, lambda: "RecoveryEnded" in house.events(), 30)
+    await house.eventually(lambda: "RecoveryEnded" in house.events(), 30)
 
 
 async def test_a_deployment_whose_lock_is_held_is_left_alone(house: House, monkeypatch: pytest.MonkeyPatch):

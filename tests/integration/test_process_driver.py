@@ -362,6 +362,7 @@ async def test_nothing_of_postgresql_survives_the_death_of_its_postmaster(open_f
         serve = ("-D", str(data), "-c", "listen_addresses=", "-k", str(data))
         running = await it.start("", command="postgres", args=serve, env=env, user="nobody", uuid="pg")
         await until(lambda: "ready to accept connections" in it.log(), timeout=30)
+        it.driver.reap_strangers()  # type: ignore[attr-defined]  # as the agent does every second
         backends = await it.driver.pids(running)
         assert len({proc.sid for pid in backends if (proc := look_up(pid))}) > 3
         os.kill(running.pid, signal.SIGKILL)

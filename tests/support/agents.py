@@ -31,6 +31,7 @@ from deploy_code.state.lock import DeployLock
 from deploy_code.state.rows import NewDeployment
 from deploy_code.state.store import Store
 from support.leftovers import kill, leftovers
+from support.wait import wait_until
 
 QUICK = HealthCheck(interval_seconds=0.2, timeout_seconds=1.0, retries=2)
 
@@ -127,6 +128,25 @@ class House:
 
     async def ready(self, service: str, count: int = 1, timeout: float = 15.0) -> Instance:
         return await self.phase(service, Phase.READY, count=count, timeout=timeout)
+
+    async def eventually(self, condition: Callable[[], object], timeout: float = 10.0) -> None:
+        """``wait_until`` that lets the loop go on."""
+        await asyncio.to_thread(wait_until, condition, timeout)
+
+    async def mirrored(self) -> None:
+        """What the stream says is in the rows too; they follow within some milliseconds."""
+
+        def same() -> bool:
+            rows = {row.uuid: row for row in self.store.instances()}
+            return rows == {each.uuid: each for each in self.platform._mirror.all()}
+
+        await self.eventually(same)
+
+    async def end_agent(self) -> None:
+        """Kill the agent with nobody there to start it again."""
+        await self.mirrored()
+        await self.platform.close()
+        self.kill_agent()
 
     def agent_pid(self) -> int:
         info = agent_status(str(self.state))

@@ -93,6 +93,13 @@ def test_the_help_lists_every_command_of_the_table(capsys):
     assert all(f"  {name} " in shown and entry.help in shown for name, entry in COMMANDS.items())
 
 
+def test_help_is_also_a_word(capsys):
+    assert run(["help"]) == 0
+    assert "Usage: deploy-code [OPTIONS] COMMAND" in capsys.readouterr().out
+    assert run(["help", "history", "show"]) == 0
+    assert "Usage: deploy-code history show" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [

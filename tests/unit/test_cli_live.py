@@ -131,5 +131,11 @@ def test_it_survives_every_size(screen, columns, rows):
     assert any(line.startswith("deploy 7") for line in shown)
 
 
+def test_the_terminal_says_how_large_it_is_not_the_environment(screen):
+    shown = screen(SMALL, columns=40, env={"COLUMNS": "200", "LINES": "3"})
+    assert [line[:5] for line in shown[:4]] == ["deplo", "✓ db ", "• api", "  web"]
+    assert shown[2].endswith("…")
+
+
 def test_nothing_is_painted_before_anything_happens(screen):
     assert screen("await asyncio.sleep(0.3)") == [""] * 24

@@ -64,8 +64,8 @@ def test_what_does_not_fit_is_shortened(room, short):
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (-1, "0.0 s"),
-        (0.25, "0.2 s"),
+        (-1, "0.00 s"),
+        (0.254, "0.25 s"),
         (9.96, "10.0 s"),
         (42.4, "42 s"),
         (60, "1 min"),

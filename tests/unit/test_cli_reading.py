@@ -147,6 +147,10 @@ def test_history_show_tells_plan_steps_and_what_failed(state, capsys):
     assert text.count("E006") == 1
 
 
+def test_a_number_alone_is_shown_too(state, capsys):
+    assert shown(capsys, "history", "2") == shown(capsys, "history", "show", "2")
+
+
 def test_history_show_tells_how_long_each_step_took(state, capsys):
     lines = [line.split() for line in shown(capsys, "history", "show", "1").splitlines()]
     assert ["start", "db", "r1", "1.5", "s", "new"] in lines

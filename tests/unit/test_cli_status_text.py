@@ -1,7 +1,11 @@
 """The status and health mappings as text."""
 
-from deploy_code.cli.health import health_text
+import json
+
+import yaml
+
 from deploy_code.cli.status_text import change_line, status_text
+from deploy_code.services.health_text import health_text, render
 
 
 def service(**more):
@@ -144,3 +148,6 @@ def test_health_is_a_verdict_and_its_reasons():
         "  critical  api: failed, 0 of 1 instances ready: exit code 3",
         "  warning   no agent is running",
     ]
+    assert render(data, "text") == health_text(data)
+    assert json.loads(render(data, "json")) == data
+    assert yaml.safe_load(render(data, "yaml")) == data

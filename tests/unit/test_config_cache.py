@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from config_kit import MemoryCache, write
 
+from config_kit import MemoryCache, write
 from deploy_code.config import load_project
 from deploy_code.errors import ConfigError
 from deploy_code.model import Project

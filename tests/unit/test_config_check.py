@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from config_kit import complaints, load, warnings, write
 
+from config_kit import complaints, load, warnings, write
 from deploy_code.config.check import require_services
 from deploy_code.config.resolve import resolve
 from deploy_code.errors import ServiceError
@@ -126,8 +126,8 @@ def test_a_host_port_has_one_owner_and_disabled_services_own_none(tmp_path: Path
           d: {command: x, ports: [{host_port: 90}, {host_port: 90}]}
         """
     assert complaints(tmp_path, text) == [
-        "3:70 services.b.ports[1].host_port S004 host port 81 is taken by 'a' already (give each its own host_port)",
-        "5:57 services.d.ports[1].host_port S004 host port 90 is taken by 'd' already (give each its own host_port)",
+        "3:71 services.b.ports[1].host_port S004 host port 81 is taken by 'a' already (give each its own host_port)",
+        "5:56 services.d.ports[1].host_port S004 host port 90 is taken by 'd' already (give each its own host_port)",
     ]
 
 
@@ -246,7 +246,8 @@ def test_what_many_services_share_is_said_once(tmp_path: Path) -> None:
 
 
 def test_a_reference_without_a_dependency_is_a_warning(tmp_path: Path) -> None:
-    text = f"services: {{db: {{command: x, {CHECKED}}}, a: {{command: x, env: {{U: '${{services.db.host}}'}}, {CHECKED}}}}}"
+    db, uses = f"{{command: x, {CHECKED}}}", "env: {U: '${services.db.host}'}"
+    text = f"services: {{db: {db}, a: {{command: x, {uses}, {CHECKED}}}}}"
     assert "uses 'db' without depending on it (add db to dependencies)" in only(warnings(tmp_path, text))
 
 

@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from config_kit import load, write
 
+from config_kit import load, write
 from deploy_code.config import load_project
 from deploy_code.config.content import left_out, release_tree, tree_digest
 from deploy_code.errors import ConfigError

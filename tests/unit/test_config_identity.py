@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from config_kit import load, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from config_kit import load, write
 from deploy_code.config import find_identity
 from deploy_code.config.identity import _parsed, _scan, project_name
 from deploy_code.errors import ConfigError, StateError
@@ -57,7 +57,7 @@ def test_name_and_folders_come_from_the_file(tmp_path: Path) -> None:
         "services:\n  a:\n    name: wrong\n    infrastructure:\n      storage: {}\nname: shop\n"
         "infrastructure:\n  storage:\n\n    data_dir: d\n",
         "name:\n  shop\ninfrastructure:\n  storage:\n    data_dir:\n      d\n",
-        "---\nname: shop\ninfrastructure:\n  network:\n    dns_servers:\n      - 1.1.1.1\n  storage:\n    data_dir: d\n",
+        "---\nname: shop\ninfrastructure:\n  network:\n    dns_servers:\n      - 1.1\n  storage:\n    data_dir: d\n",
         '"name": shop\n"infrastructure":\n  "storage":\n    "data_dir": d\n',
         'name: shop\n"infrastructure":\n  storage:\n    data_dir: d\n',
     ],
@@ -150,7 +150,8 @@ def test_any_folder_gives_a_name_that_is_safe(folder: str) -> None:
 # --------------------------------------------------------------------------- what may be written
 
 AS_NOBODY = """
-import json, os, sys
+import json, os, pwd, sys
+import deploy_code.config.dotenv, deploy_code.config.identity
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 from deploy_code.config import find_identity
 from deploy_code.errors import DeployCodeError
@@ -168,8 +169,9 @@ def as_nobody(path: Path, home: Path) -> dict[str, object]:
     import json
 
     done = subprocess.run(
-        [sys.executable, "-c", AS_NOBODY, str(path), str(home)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", AS_NOBODY, str(path), str(home)], capture_output=True, text=True, check=False
     )
+    assert done.returncode == 0, done.stderr
     found: dict[str, object] = json.loads(done.stdout)
     return found
 

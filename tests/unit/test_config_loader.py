@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from config_kit import complaints, load, problems, write
 
+from config_kit import complaints, load, problems, write
 from deploy_code.config import load_config
 from deploy_code.config.parse import MAX_DEPTH, MAX_NODES
 from deploy_code.config.plain import typed

@@ -160,7 +160,7 @@ class Viewer:
         self._lines.close()  # type: ignore[attr-defined]
 
     def wait(self, count: int) -> list[tuple[str, str]]:
-        wait_until(lambda: len(self.shown) >= count, what=lambda: f"{count} lines, got {self.shown}")
+        wait_until(lambda: len(self.shown) >= count, what=lambda: f"{count} lines, got {self.shown[:9]}")
         return self.shown
 
     def end(self) -> None:
@@ -188,7 +188,7 @@ def test_new_lines_are_shown_as_they_come_and_unfinished_ones_when_they_end(tmp_
 
 def test_following_goes_on_through_rotations(tmp_path: Path) -> None:
     api = source(tmp_path, b"")
-    viewer = Viewer(follow([api], lines=0), stop_after=60_000)
+    viewer = Viewer(follow([api], moment=0), stop_after=60_000)
     rotator = Rotator(api.path, max_bytes=65_536, keep=50)
     for begin in range(1, 60_001, 5_000):
         append(api.path, numbered(begin, begin + 4_999))

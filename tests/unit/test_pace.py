@@ -7,12 +7,12 @@ from deploy_code.health.meter import Meter
 from deploy_code.health.pace import starting_wait, steady_wait
 
 
-def test_a_young_instance_is_asked_every_ten_milliseconds():
-    assert starting_wait(0, 30, starting=1, costly=False) == 0.010
+def test_a_young_instance_is_asked_every_five_milliseconds():
+    assert starting_wait(0, 30, starting=1, costly=False) == 0.005
 
 
-def test_noticing_costs_a_twentieth_of_the_age():
-    assert starting_wait(4, 30, starting=1, costly=False) == 0.2
+def test_noticing_costs_a_fiftieth_of_the_age():
+    assert starting_wait(4, 30, starting=1, costly=False) == 0.08
 
 
 def test_a_slow_start_is_asked_once_a_second():
@@ -29,7 +29,7 @@ def test_many_starts_at_once_share_four_thousand_probes_a_second():
 
 def test_a_command_is_run_at_most_every_fifty_milliseconds():
     assert starting_wait(0, 30, starting=1, costly=True) == 0.05
-    assert starting_wait(10, 30, starting=1, costly=True) == 0.5
+    assert starting_wait(10, 30, starting=1, costly=True) == 0.2
 
 
 @given(st.floats(0.1, 3600), st.floats(0, 1))

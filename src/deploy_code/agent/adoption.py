@@ -11,9 +11,11 @@ import dataclasses
 from typing import NamedTuple
 
 from deploy_code.drivers.base import Running
+from deploy_code.errors import DeployCodeError
 from deploy_code.model import Gate, Instance, Phase, Policy, Wanted
 
 from .instance import STOP_SIGNAL, STOP_TIMEOUT, Supervisor
+from .journal import label
 from .keeper import Keeper
 from .records import Loaded
 from .wanted import Entry
@@ -29,7 +31,7 @@ async def take_over(keeper: Keeper, loaded: Loaded) -> None:
     """
     keeper.load(loaded.wanted)
     adoption = _Adoption(keeper, await _lost_and_found(keeper, loaded.instances))
-    found = [await adoption.adopt(instance) for instance in loaded.instances]
+    found = [await adoption.attempt(instance) for instance in loaded.instances]
     for taken in found:
         keeper.supervise(taken.supervisor)
     for taken in found:
@@ -67,9 +69,21 @@ class _Adoption:
         self._keeper = keeper
         self._spawned = spawned
 
+    async def attempt(self, instance: Instance) -> _Taken:
+        """``adopt``; one instance that cannot be taken over does not keep the others from it."""
+        try:
+            return await self.adopt(instance)
+        except DeployCodeError as exc:
+            self._keeper.journal.trouble(f"{label(instance)} could not be taken over: {exc}")
+            failed = instance.but(phase=Phase.FAILED, note=str(exc))
+            return _Taken(Supervisor(self._keeper, self._entry(instance), failed))
+
+    def _entry(self, instance: Instance) -> Entry:
+        return self._keeper.wanted.get((instance.service, instance.revision)) or _unwanted(instance)
+
     async def adopt(self, instance: Instance) -> _Taken:
         keeper = self._keeper
-        entry = keeper.wanted.get((instance.service, instance.revision)) or _unwanted(instance)
+        entry = self._entry(instance)
         running = self._running(instance, one_shot=entry.wanted.content.one_shot)
         if instance.boot_id not in ("", keeper.boot_id):
             return await self._after_reboot(entry, instance)
@@ -122,7 +136,7 @@ class _Adoption:
             uuid=instance.uuid,
             pid=0,
             start_time=0,
-            boot_id=instance.boot_id,
+            boot_id="",  # no process is known: the status file alone can tell
             status_path=self._keeper.launcher.folders.status_path(instance.uuid),
         )
         exit_ = await self._keeper.driver.wait(running)

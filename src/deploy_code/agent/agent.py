@@ -84,7 +84,7 @@ class Agent:
             loop.add_signal_handler(number, self._done.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
         await take_over(self._keeper, await self._records.load())
-        await self._server.open(self._booted.listener)
+        await self._server.open(self._booted.listener.dup())  # ours is for whoever replaces us
         notify("READY=1\nSTATUS=keeping what is wanted")
         gc.freeze()  # what lives as long as we do need not be looked at again
         self._recovery.look()
@@ -248,7 +248,7 @@ async def _run(booted: Booted) -> Replacement | None:
 
 def _replace(booted: Booted, new: Replacement) -> None:
     """Become another version of ourselves: same process, same children, same lock, same socket."""
-    lock, listener = booted.lock, os.dup(booted.listener.fileno())
+    lock, listener = booted.lock, booted.listener.fileno()
     for fd in (lock, listener):
         os.set_inheritable(fd, True)
     if new.path:

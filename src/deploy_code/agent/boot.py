@@ -19,6 +19,7 @@ from deploy_code.wire import AGENT_LOCK, AGENT_LOG, DATABASE, SOCKET, socket_pat
 LOG_LIMIT = 1024 * 1024  # bytes of agent.log; of a longer one the end is kept
 LOG_KEPT = 256 * 1024
 BACKLOG = 128
+_HIGHEST_FD = 1 << 20  # beyond any usual limit; closing a range is one system call
 _KEPT_ENV = (
     "PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR",
     "NOTIFY_SOCKET", "PYTHONPATH", "DEPLOY_CODE_RECOVERY_DELAY",
@@ -55,7 +56,7 @@ def boot(options: Options) -> Booted | None:
     _close_inherited({options.ready, options.lock, options.listener})
     _clean_env()
     if not os.path.exists(os.path.join(options.state, DATABASE)):
-        return _refuse(
+        refuse(
             options, f"there is no {DATABASE} in {options.state}: nothing was ever deployed from there"
         )
     return _become_the_one(options)
@@ -98,7 +99,7 @@ def _close_inherited(kept: set[int]) -> None:
     for fd in sorted(fd for fd in kept if fd >= low):
         os.closerange(low, fd)
         low = fd + 1
-    os.closerange(low, os.sysconf("SC_OPEN_MAX") if low < 0 else 4096)
+    os.closerange(low, _HIGHEST_FD)
 
 
 def _clean_env() -> None:

@@ -119,7 +119,7 @@ class Connection(asyncio.Protocol):
     async def _answer(self, line: bytes) -> None:
         number: Any = None
         try:
-            request = json.loads(line)
+            request = _request(line)
             number = request.get("id")
             answer = to_data(await self._operate(request))
             self._flush()  # what the operation changed is seen by its caller before its answer
@@ -168,6 +168,16 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
+
+
+def _request(line: bytes) -> dict[str, Any]:
+    try:
+        request = json.loads(line)
+    except ValueError as exc:
+        raise AgentError(f"a message is not JSON: {exc}") from exc
+    if not isinstance(request, dict):
+        raise AgentError("a message is not a JSON object")
+    return request
 
 
 def want_of(request: dict[str, Any]) -> Want:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from deploy_code.cli.options import Group, Options
 from deploy_code.cli.output import emit, write
 from deploy_code.cli.times import iso, span
-
-if TYPE_CHECKING:
-    from deploy_code.wire import AgentInfo
 
 
 @click.group("agent", cls=Group, data=True)
@@ -64,8 +61,8 @@ def status(options: Options) -> None:
     emit(agent_data(info), options, lambda: agent_text(info))
 
 
-def agent_data(info: AgentInfo | None) -> dict[str, Any]:
-    """What the agent says of itself as plain data; ``running`` False when there is none."""
+def agent_data(info: Any) -> dict[str, Any]:
+    """What the agent says of itself (``spawn.agent_status``) as plain data; ``running`` False when there is none."""
     if info is None:
         return {"running": False}
     return {
@@ -84,7 +81,7 @@ def agent_data(info: AgentInfo | None) -> dict[str, Any]:
     }
 
 
-def agent_text(info: AgentInfo | None) -> str:
+def agent_text(info: Any) -> str:
     """Two lines for people; one when there is no agent."""
     if info is None:
         return "No agent is running. It starts with the next deployment, or by 'deploy-code agent start'."

@@ -23,7 +23,16 @@ if TYPE_CHECKING:
 _STYLES = {"completed": "green", "failed": "bold red", "rolled_back": "yellow", "in_progress": "cyan"}
 
 
-@click.group("history", cls=Group, data=True, invoke_without_command=True)
+class _History(Group):
+    """``history 12`` is what people type for ``history show 12``."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        return super().resolve_command(ctx, ["show", *args] if args[0].isdigit() else args)
+
+
+@click.group("history", cls=_History, data=True, invoke_without_command=True)
 @click.option(
     "-n",
     "--lines",

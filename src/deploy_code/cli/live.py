@@ -5,6 +5,7 @@ Both listen to the bus of the engine and keep off stdout, which belongs to data.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -144,8 +145,15 @@ class LiveView:
         self.warned: set[str] = set()
         self.progress = Progress()
         self._redact = redact
+        # the terminal itself says how large it is; COLUMNS and LINES may be those of another one
+        environ = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
         self._console = Console(
-            stderr=True, markup=False, emoji=False, highlight=False, no_color=options.no_color or None
+            stderr=True,
+            markup=False,
+            emoji=False,
+            highlight=False,
+            no_color=options.no_color or None,
+            _environ=environ,
         )
         self._live = Live(
             get_renderable=self._frame,

@@ -18,8 +18,16 @@ PROGRAM = "deploy-code"
 REPORT_TO = "https://github.com/org/deploy-code/issues"
 COMPLETE_VARIABLE = "_DEPLOY_CODE_COMPLETE"
 
+
+@click.pass_context
+def _without_command(ctx: click.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
 ROOT = LazyGroup(
     name=PROGRAM,
+    callback=_without_command,
     help="Bring a set of services to what one YAML file says: in dependency order, gated on health, and back"
     " when it fails.",
     epilog="Start with 'deploy-code init', then 'deploy-code plan' and 'deploy-code deploy'.",
@@ -49,7 +57,7 @@ def run(args: Sequence[str]) -> int:
     """Run one command line; the exit code. Raises nothing."""
     options = Options(args=tuple(args))
     try:
-        return _invoke(list(args), options)
+        return _invoke(_plain_help(list(args)), options)
     except BrokenPipeError:
         fall_silent()  # whoever read our output has seen enough
         return 0
@@ -64,6 +72,11 @@ def run(args: Sequence[str]) -> int:
         return _fault(error, options)
 
 
+def _plain_help(args: list[str]) -> list[str]:
+    """``help deploy`` is ``deploy --help``."""
+    return [*args[1:], "--help"] if args[:1] == ["help"] else args
+
+
 def _invoke(args: list[str], options: Options) -> int:
     instruction = os.environ.get(COMPLETE_VARIABLE)
     if instruction:
@@ -72,9 +85,6 @@ def _invoke(args: list[str], options: Options) -> int:
         return shell_complete(ROOT, {"obj": options}, PROGRAM, COMPLETE_VARIABLE, instruction)
     try:
         with ROOT.make_context(PROGRAM, args, obj=options) as ctx:
-            if not ctx.args and not ctx._protected_args:
-                click.echo(ROOT.get_help(ctx))
-                return 0
             return ROOT.invoke(ctx) or 0
     except click.exceptions.Exit as done:
         return done.exit_code

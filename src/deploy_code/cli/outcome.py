@@ -56,7 +56,7 @@ def tell_failure(options: Options, report: DeploymentReport, verb: str) -> None:
     for failure in report.failures:
         told += failure.render()
         _block(failure.render(), options)
-    _block(_untold(report.errors, told), options)
+    _block(_untold(report, told), options)
     say(_ending(report, verb), options, level="error", style="bold red")
     for hint in _hints(options, report):
         say(f"  {hint}", options, level="error")
@@ -71,9 +71,12 @@ def _block(lines: Iterable[str], options: Options) -> None:
     say("\n".join((paint(head, "bold red", on) + colon + tail, *shown[1:], "")), options, level="error")
 
 
-def _untold(errors: Iterable[str], told: Iterable[str]) -> list[str]:
+def _untold(report: DeploymentReport, told: Iterable[str]) -> list[str]:
+    """Errors that no failure report has said; who was skipped because of another is said there."""
     text = "\n".join(told)
-    return [error for error in errors if error.split("\n")[0] not in text]
+    skips_told = any(failure.skipped for failure in report.failures)
+    left = (error for error in report.errors if error.split("\n")[0] not in text)
+    return [error for error in left if not (skips_told and error.startswith("E007"))]
 
 
 def _ending(report: DeploymentReport, verb: str) -> str:

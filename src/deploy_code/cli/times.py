@@ -56,9 +56,11 @@ def stamp(at: float) -> str:
 
 
 def span(seconds: float) -> str:
-    """``0.3 s``, ``42 s``, ``3 min 20 s``, ``5 h 12 min``, ``12 d 3 h``."""
+    """``0.04 s``, ``1.3 s``, ``42 s``, ``3 min 20 s``, ``5 h 12 min``, ``12 d 3 h``."""
+    if seconds < 1:
+        return f"{max(seconds, 0):.2f} s"
     if seconds < 10:
-        return f"{max(seconds, 0):.1f} s"
+        return f"{seconds:.1f} s"
     whole = round(seconds)
     for size, big, small_size, small in (
         (86400, "d", 3600, "h"),

@@ -13,6 +13,7 @@ from deploy_code.config.interpolate import PLACEHOLDER
 from deploy_code.config.nodes import Path
 from deploy_code.config.schema import DeploymentConfig, ServiceConfig
 from deploy_code.config.source import Source, source_of
+from deploy_code.config.translate import nearest
 from deploy_code.model import StrategyName
 
 _BUILT = frozenset({StrategyName.SEQUENTIAL, StrategyName.PARALLEL})
@@ -66,6 +67,8 @@ def _strategies(config: DeploymentConfig, enabled: dict[str, ServiceConfig]) -> 
     known = frozenset(StrategyName)
     for strategy, path in chosen:
         if strategy not in known:
+            if nearest(strategy, known):
+                continue  # a misspelling, which is an error already
             yield f"strategy '{strategy}' is none of ours", path, "a plugin or your code must register it"
         elif strategy not in _BUILT:
             yield f"{strategy} is {_NOT_YET}", path, "services are replaced, old ones stopped first"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
+from deploy_code.config.files import without_mark
 from deploy_code.config.interpolate import InterpolationError, Scope, interpolate
 from deploy_code.errors import Problem
 
@@ -32,7 +33,7 @@ def parse_dotenv(
     """All variables of ``data``, and what is wrong with it. ``used`` collects names taken from ``environ``."""
     reader = _Reader(file, environ, used if used is not None else set())
     try:
-        reader.read(data.decode("utf-8-sig").replace("\r\n", "\n"))
+        reader.read(without_mark(data).decode().replace("\r\n", "\n"))
     except UnicodeDecodeError:
         reader.problem("not UTF-8 text", 1, "save the file as UTF-8")
     return reader.values, reader.problems

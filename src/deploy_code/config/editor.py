@@ -63,7 +63,7 @@ def _definition(name: str, schema: Schema) -> Schema:
 
 
 def _property(name: str, key: str, schema: Schema) -> Schema:
-    about = {part: schema[part] for part in ("description", "default", "title") if part in schema}
+    about: Schema = {part: schema[part] for part in ("description", "default", "title") if part in schema}
     rest = {part: value for part, value in schema.items() if part not in about}
     if key == "strategy":
         rest = _spelled({"enum": [known.value for known in StrategyName]}, others=True)

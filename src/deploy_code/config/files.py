@@ -38,6 +38,11 @@ def folder_of(file: str | Path) -> str:
     return os.path.dirname(os.path.realpath(file))
 
 
+def without_mark(data: bytes) -> bytes:
+    """``data`` without a byte order mark. (The codec that skips it is a module more at every start.)"""
+    return data.removeprefix(b"\xef\xbb\xbf")
+
+
 def _bytes(file: str) -> bytes:
     try:
         with open(file, "rb") as opened:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy_code.config.files import folder_of, read_files
+from deploy_code.config.files import folder_of, read_files, without_mark
 from deploy_code.config.interpolate import InterpolationError, Scope, interpolate
 from deploy_code.errors import ConfigError, StateError
 from deploy_code.model import Directories, Identity
@@ -28,6 +28,7 @@ DEFAULTS: Mapping[str, str] = {
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _ROOT = re.compile(r"^(name|environment|infrastructure)[ ]*:(?=[ \n]|\Z)", re.MULTILINE)
+_UNSURE = re.compile(r"""^["'?&!*<{%\[]""", re.MULTILINE)
 _NEXT_ROOT = re.compile(r"^[^\s#]", re.MULTILINE)
 _LINE = re.compile(r"( *)([A-Za-z_][\w-]*) *:(?: +(.*))?")
 _PLAIN = re.compile(r"""(?:"([^"\\]*)"|'([^']*)'|([A-Za-z0-9./$~_][^#'"]*?))(?:\s+#.*)?""")
@@ -91,7 +92,7 @@ def _facts(files: Sequence[str | Path], environ: Mapping[str, str], *, optional:
         raise
     written: dict[str, str] = {}
     for _, data in inputs.texts:
-        written |= _scan(data.decode("utf-8-sig", "replace").replace("\r\n", "\n"))
+        written |= _scan(without_mark(data).decode("utf-8", "replace").replace("\r\n", "\n"))
     if any("$" in value for value in written.values()):
         written = _filled(written, inputs.dotenv, inputs.dotenv_path, environ)
     return _Facts(inputs.folder, written)
@@ -116,14 +117,14 @@ def _filled(written: Mapping[str, str], dotenv: bytes | None, path: str, environ
 
 def _scan(text: str) -> dict[str, str]:
     """``name``, ``environment`` and the storage keys as the text has them, variables not filled in."""
+    if _UNSURE.search(text):
+        return _parsed(text)
     found: dict[str, str] = {}
     for key, section in _sections(text):
         values = _values(key, section)
         if values is None or key in found:
             return _parsed(text)
         found |= values
-    if not found and text.lstrip()[:1] in ("{", "&", "!", '"', "'", "?", "-"):
-        return _parsed(text)
     return {key: value for key, value in found.items() if key != "infrastructure"}
 
 
@@ -154,9 +155,9 @@ def _storage(section: str) -> dict[str, str] | None:
             continue
         match = _LINE.fullmatch(line.rstrip())
         if not match:
-            if any(key == "storage" for _, key in margins[:1]):
-                return None
-            continue
+            if text.startswith("- ") and len(margins) > 1 and margins[0][1] != "storage":
+                continue
+            return None
         indent, key = len(match[1]), match[2]
         margins = [(deep, outer) for deep, outer in margins if deep < indent] + [(indent, key)]
         path = [outer for _, outer in margins]

@@ -133,21 +133,25 @@ def _missing(uses: Sequence[Missing]) -> list[Problem]:
     """One problem for all variables that are not set, with every place that uses them."""
     if not uses:
         return []
-    places: dict[str, list[str]] = {}
-    texts: dict[str, str] = {}
+    by_name: dict[str, list[Missing]] = {}
     for use in uses:
-        places.setdefault(use.name, []).append(f"{use.place.file}:{use.place.line}:{use.place.column}")
-        if use.message:
-            texts[use.name] = use.message
-    lines = [
-        f"{name} ({f'{texts[name]}; ' if name in texts else ''}used at {', '.join(where)})"
-        for name, where in places.items()
-    ]
-    head = "1 variable is not set: " if len(lines) == 1 else f"{len(lines)} variables are not set: "
-    first = uses[0]
-    remedy = f"set them in the environment or in .env, or give a default: ${{{first.name}:-...}}"
-    file, line, column = first.place
-    return [Problem(head + ", ".join(lines), remedy=remedy, file=file, line=line, column=column)]
+        by_name.setdefault(use.name, []).append(use)
+    head = "1 variable is not set: " if len(by_name) == 1 else f"{len(by_name)} variables are not set: "
+    message = head + ", ".join(f"{name} ({_used(found)})" for name, found in by_name.items())
+    file, line, column = uses[0].place
+    remedy = f"set them in the environment or in .env, or give a default: ${{{uses[0].name}:-...}}"
+    return [Problem(message, remedy=remedy, file=file, line=line, column=column)]
+
+
+def _used(uses: Sequence[Missing]) -> str:
+    """``text of :?; used at FILE:1:2, 3:4``: each place once, the file only where it changes."""
+    texts = dict.fromkeys(use.message for use in uses if use.message)
+    places: list[str] = []
+    file = ""
+    for place in dict.fromkeys(use.place for use in uses):
+        places.append(f"{place.line}:{place.column}" if place.file == file else ":".join(map(str, place)))
+        file = place.file
+    return "; ".join([*texts, f"used at {', '.join(places)}"])
 
 
 def _validate(data: dict[str, Any], source: Source) -> tuple[DeploymentConfig | None, list[Problem]]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from deploy_code.config.files import without_mark
 from deploy_code.config.nodes import Entries, Items, Node, Place, Scalar
 from deploy_code.errors import Problem
 
@@ -60,7 +61,7 @@ def _decode(data: bytes, file: str) -> str:
     if len(data) > MAX_BYTES:
         raise _FatalError(f"larger than {MAX_BYTES >> 20} MB", Place(file, 1, 1), "split it into several files")
     try:
-        return data.decode("utf-8-sig")
+        return without_mark(data).decode()
     except UnicodeDecodeError as exc:
         line, column = _position(data[: exc.start])
         raise _FatalError(

@@ -119,7 +119,15 @@ class Plain:
         except InterpolationError as exc:
             file, line, column = node.place
             self.problems.append(
-                Problem(str(exc), code=code_of(path), path=dotted(path), remedy=exc.remedy, file=file, line=line, column=column)
+                Problem(
+                    str(exc),
+                    code=code_of(path),
+                    path=dotted(path),
+                    remedy=exc.remedy,
+                    file=file,
+                    line=line,
+                    column=column,
+                )
             )
             return None
         service = str(path[1]) if len(path) > 1 and path[0] == "services" else ""

@@ -92,10 +92,10 @@ def _execute(places: Sequence[bytes], words: Sequence[str], environ: dict[bytes,
     failure = errno.ENOENT
     for place in places:
         try:
-            os.execve(place, words, environ)
+            os.execve(place, list(words), environ)
         except OSError as exc:
             if exc.errno not in (errno.ENOENT, errno.ENOTDIR):
-                failure = exc.errno
+                failure = exc.errno or failure
     return failure
 
 

@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from deploy_code.drivers.base import Running, StartOrder
 from deploy_code.drivers.oneshot import read_status
 from deploy_code.drivers.pidfd import Watch
-from deploy_code.drivers.proctree import Claim, Ident, Proc, boot_id, look_up
+from deploy_code.drivers.proctree import Claim, Ident, Proc, Table, boot_id, look_up
 from deploy_code.drivers.reaper import StrangerReaper
 from deploy_code.drivers.scans import SharedScan
 from deploy_code.drivers.spawn import spawn
@@ -29,6 +29,7 @@ from deploy_code.model import Exit
 
 _EXITS_KEPT = 10_000  # ends remembered for whoever asks late
 _TRUST_SECONDS = 60.0  # so long after its end a session's number is not taken to be in other hands
+_CENSUS_SECONDS = 10.0  # how often it is noted who descends from whom
 _EXEC_SECONDS = 0.05  # longer than an exec takes: while one is under way the environment reads as empty
 _SWEEP_SECONDS = 10.0  # a process that has not gone so long after SIGKILL hangs in the kernel
 
@@ -41,6 +42,8 @@ class ProcessDriver:
     def __init__(self) -> None:
         self._watches: dict[Ident, Watch] = {}
         self._exits: OrderedDict[Ident, tuple[Exit, float]] = OrderedDict()  # and when it was noticed
+        self._known: dict[Ident, frozenset[Ident]] = {}  # members by leader, as last seen
+        self._next_census = 0.0
         self._stops: dict[Ident, set[asyncio.Future[None]]] = {}
         self._scans = SharedScan()
         self._strangers = StrangerReaper(lambda pid: any(ident.pid == pid for ident in self._watches))
@@ -99,6 +102,7 @@ class ProcessDriver:
             watch = _open_watch(ident, self._ended)
             if watch is not None:
                 self._watches[ident] = watch
+                self._next_census = 0.0
         return watch
 
     def _watch_of(self, running: Running) -> Watch | None:
@@ -109,7 +113,7 @@ class ProcessDriver:
         if watch.exit is not None:
             self._exits[watch.ident] = (watch.exit, time.monotonic())
         if len(self._exits) > _EXITS_KEPT:
-            self._exits.popitem(last=False)
+            self._known.pop(self._exits.popitem(last=False)[0], None)
 
     # ----------------------------------------------------------------------- wait
 
@@ -138,17 +142,18 @@ class ProcessDriver:
         deadline = time.monotonic() + timeout
         claim = self._claim(running)
         # What carries the uuid carries it afterwards too: while the leader lives, relations are enough.
-        alive = await self.find(running)
-        before = await self._members(claim._replace(uuid="") if alive else claim)
+        watch = self._watch_of(running)
+        before = await self._members(claim._replace(uuid="") if watch else claim)
         claim = _knowing(claim, before.values())
-        if running.pid in before:
-            await self._signal_all([before[running.pid]], number, timeout)
+        if watch is not None and running.pid in before:
+            _signal(before[running.pid], watch, number)
+            await watch.ended(timeout)
         left = await self._members(claim)
         if left and running.pid not in left:
             claim = _knowing(claim, left.values())
             await self._signal_all(left.values(), number, deadline - time.monotonic())
             left = await self._members(claim)
-        return not left or await self._kill_all(claim, left) == 0
+        return await self._kill_all(claim, left) == 0
 
     @contextmanager
     def _stopping(self, ident: Ident) -> Iterator[None]:
@@ -186,8 +191,21 @@ class ProcessDriver:
         return tuple(sorted(members, key=lambda pid: (pid != running.pid, pid)))
 
     def reap_strangers(self) -> int:
-        """Reap ended orphans that were handed to us (``become_subreaper``). Call it about once a second."""
+        """Reap ended orphans that were handed to us (``become_subreaper``). Call it about once a second.
+
+        Now and then it also notes what descends from each instance: after a crash nothing else may tell.
+        (PostgreSQL's backends lead sessions of their own and write their titles over their environment.)
+        """
+        if time.monotonic() >= self._next_census:
+            self._next_census = time.monotonic() + _CENSUS_SECONDS
+            self._take_census()
         return self._strangers.reap()
+
+    def _take_census(self) -> None:
+        table = Table.scan()
+        for leader in self._watches:
+            members = table.members(Claim("", leader, watched=True))
+            self._known[leader] = frozenset(proc.ident for proc in members.values())
 
     def close(self) -> None:
         """Forget everything that is watched; kills nothing. Those who wait are cancelled."""
@@ -199,7 +217,8 @@ class ProcessDriver:
         ident = _ident(running)
         _, noticed = self._exits.get(ident, (None, -_TRUST_SECONDS))
         recent = time.monotonic() - noticed < _TRUST_SECONDS
-        return Claim(running.uuid, ident, watched=recent or ident in self._watches)
+        known = self._known.get(ident, frozenset())
+        return Claim(running.uuid, ident, known, watched=recent or ident in self._watches)
 
     async def _members(self, claim: Claim) -> dict[int, Proc]:
         """Everything that belongs to the instance, as of now."""
@@ -225,6 +244,7 @@ class ProcessDriver:
             claim = _knowing(claim, left.values())
             await self._signal_all(left.values(), signals.SIGKILL, deadline - time.monotonic())
             left = await self._members(claim)
+        self._known.pop(claim.leader, None)
         return len(killed)
 
     def _borrow(self, ident: Ident, stack: ExitStack) -> Watch | None:

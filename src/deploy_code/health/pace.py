@@ -7,8 +7,8 @@ interval, give or take a tenth, so that instances that started together are not 
 
 from __future__ import annotations
 
-STARTING_SHARE = 0.05  # of the age so far: the delay that noticing adds to a start
-STARTING_MIN_SECONDS = 0.010
+STARTING_SHARE = 0.02  # of the age so far: the most that noticing adds to a start
+STARTING_MIN_SECONDS = 0.005
 STARTING_MIN_COMMAND_SECONDS = 0.050  # a process each
 STARTING_MAX_SECONDS = 1.0
 STARTING_PROBES_PER_SECOND = 4000  # of all starting instances together

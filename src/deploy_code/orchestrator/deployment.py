@@ -59,7 +59,7 @@ class DeploymentRun:
         self._going_back = going_back or order.plan.kind == "rollback"  # never rolled back itself
         self._plan = order.plan
         self._began = time.time()
-        self._interrupts = 0
+        self._cancelled = False
         self._current: asyncio.Task[Any] | None = None
         self._outcome = Outcome()
         self.number = order.number
@@ -78,7 +78,6 @@ class DeploymentRun:
 
     def interrupt(self) -> None:
         """First call: stop going forward, roll back in order. Second: stop at once; the record says how to go on."""
-        self._interrupts += 1
         if self._current is not None:
             self._current.cancel()
 
@@ -99,8 +98,6 @@ class DeploymentRun:
         if error is None or isinstance(error, DeployCodeError):
             return error
         raise error
-
-    _cancelled = False
 
     # ----------------------------------------------------------------------------------------------------- the story
 

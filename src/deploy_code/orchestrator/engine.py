@@ -26,8 +26,7 @@ from deploy_code.plan.reconcile import reconcile
 from deploy_code.plugins import Plugin
 
 if TYPE_CHECKING:
-    from deploy_code.app import App
-    from deploy_code.orchestrator.parts import Parts
+    from deploy_code.orchestrator.parts import Host, Parts
 
 PHASES = ("validation", "resources", "network", "storage", "services", "health", "monitoring", "logging")
 
@@ -37,9 +36,9 @@ MakeTarget = Callable[[Observed], Target]
 class DeploymentOrchestrator:
     """Brings a project from what runs to what its file says, and back. ``bus`` carries every event of its runs."""
 
-    def __init__(self, app: App, *, plugins: Iterable[Plugin] = ()) -> None:
+    def __init__(self, host: Host, *, plugins: Iterable[Plugin] = ()) -> None:
         self.bus = Bus()
-        self._app = app
+        self._host = host
         self._plugins = list(plugins)
         self._run: DeploymentRun | None = None
 
@@ -58,9 +57,9 @@ class DeploymentOrchestrator:
         the report (``success`` False), rollback included. On a dry run nothing is changed and ``report.plan`` is set.
         """
         skipped = _phases(skip_phases)
-        self._app.prestart(self.bus)
-        project = self._app.load()
-        if self._app.options.dry_run or project.settings.dry_run:
+        self._host.prestart(self.bus)
+        project = self._host.load()
+        if self._host.options.dry_run or project.settings.dry_run:
             return self._dry_run(project, services)
         async with self._session(project) as parts:
             make = targets.deploy(project, services, rerun)
@@ -68,7 +67,7 @@ class DeploymentOrchestrator:
 
     async def plan(self, services: Sequence[str] | None = None, *, rerun: Sequence[str] = ()) -> Plan:
         """What ``deploy`` would do, preflight included. Opens the state read-only, starts no agent, creates nothing."""
-        return self._plan(self._app.load(), services, rerun)
+        return self._plan(self._host.load(), services, rerun)
 
     async def stop(
         self, timeout: float | None = None, services: Sequence[str] | None = None
@@ -77,7 +76,7 @@ class DeploymentOrchestrator:
 
         None when the project was never deployed. Works whatever is wrong with the file.
         """
-        if not self._app.has_state():
+        if not self._host.has_state():
             return None
         async with self._session(None) as parts:
             make = targets.stop(parts.identity.name, goals(parts.store, parts.store.current_map()), services)
@@ -100,12 +99,12 @@ class DeploymentOrchestrator:
         async with self._session(None) as parts:
             row = targets.rollback_row(parts.store, to)
             wanted = goals(parts.store, row.wanted)
-            parts.warnings.extend(targets.changed_files(wanted, self._app.root()))
+            parts.warnings.extend(targets.changed_files(wanted, self._host.root()))
             return await self._other(parts, targets.rollback(parts.identity.name, wanted, row))
 
     async def recover(self, number: int | None = None, *, resume: bool = False) -> DeploymentReport | None:
         """Finish or undo the interrupted deployment ``number`` (None: whichever there is); None when there is none."""
-        if not self._app.has_state():
+        if not self._host.has_state():
             return None
         async with self._session(None, recover=False) as parts:
             row = parts.store.running_deployment()
@@ -123,7 +122,7 @@ class DeploymentOrchestrator:
     @asynccontextmanager
     async def _session(self, project: Project | None, *, recover: bool = True) -> AsyncIterator[Parts]:
         """Everything open and locked, and whatever was interrupted before brought to its end."""
-        async with self._app.session(self.bus, project, self._plugins) as parts:
+        async with self._host.session(self.bus, project, self._plugins) as parts:
             row = parts.store.running_deployment() if recover else None
             if row is not None:
                 await finish_interrupted(parts, row)
@@ -141,7 +140,7 @@ class DeploymentOrchestrator:
     async def _other(self, parts: Parts, make: MakeTarget, *, stop_timeout: float | None = None) -> DeploymentReport:
         last = parts.store.last_deployment()
         order = await self._order(parts, make, settings_of(last.settings if last else None))
-        order = replace(order, stop_timeout=stop_timeout, root=self._app.root())
+        order = replace(order, stop_timeout=stop_timeout, root=self._host.root())
         self._preflight(parts, order)
         return await self._execute(parts, order)
 
@@ -175,15 +174,15 @@ class DeploymentOrchestrator:
         )
 
     def _plan(self, project: Project, services: Sequence[str] | None, rerun: Sequence[str]) -> Plan:
-        store = self._app.reader()
+        store = self._host.reader()
         try:
-            alive = self._app.agent_is_alive()
+            alive = self._host.agent_is_alive()
             observed = observe(store, recorded_instances(store, agent_alive=alive)) if store else Observed()
         finally:
             if store is not None:
                 store.close()
         plan = reconcile(targets.deploy(project, services, rerun)(observed), observed)
-        state = self._app.identity.directories.state
+        state = self._host.identity.directories.state
         preflight(plan, state=state, root=project.root, held=_held(observed))
         return plan
 

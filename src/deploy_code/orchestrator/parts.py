@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from deploy_code.events import Bus, Event, StepFinished, StepStarted, WarningRaised
 
 if TYPE_CHECKING:
-    from deploy_code.model import Identity
+    from deploy_code.model import Identity, Project
     from deploy_code.orchestrator.plugin_host import PluginHost
     from deploy_code.platforms.base import Platform
+    from deploy_code.plugins import Plugin
     from deploy_code.security.redact import Redactor
     from deploy_code.state.store import Store
     from deploy_code.state.trace import EventWriter
@@ -28,6 +31,32 @@ class Options:
     wait: bool = False
     origin: str = "python"  # the command, for the audit
     who: str = ""
+
+
+class Host(Protocol):
+    """What the engine asks of whoever composed it (``app.App``)."""
+
+    @property
+    def options(self) -> Options: ...
+
+    @property
+    def identity(self) -> Identity: ...
+
+    def has_state(self) -> bool: ...
+
+    def reader(self) -> Store | None: ...
+
+    def agent_is_alive(self) -> bool: ...
+
+    def root(self) -> str: ...
+
+    def load(self) -> Project: ...
+
+    def prestart(self, bus: Bus) -> None: ...
+
+    def session(
+        self, bus: Bus, project: Project | None, plugins: Iterable[Plugin]
+    ) -> AbstractAsyncContextManager[Parts]: ...
 
 
 @dataclass(slots=True, kw_only=True)

@@ -29,6 +29,7 @@ class Channel(asyncio.Protocol):
         self._waiting: dict[int, asyncio.Future[Message]] = {}
         self._number = 0
         self._parts: list[bytes] = []
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @classmethod
     async def open(
@@ -43,6 +44,7 @@ class Channel(asyncio.Protocol):
     async def ask(self, operation: str, **arguments: Any) -> Message:
         """Send a request and wait for its answer. Raises what the agent answers, ChannelLostError."""
         if self._transport is None or self._transport.is_closing():
+            await asyncio.sleep(0)  # its end is about to be noticed: whoever asks again must let that happen
             raise ChannelLostError
         self._number += 1
         number = self._number
@@ -55,9 +57,11 @@ class Channel(asyncio.Protocol):
         finally:
             self._waiting.pop(number, None)
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """Returns once the agent can see that we are gone."""
         if self._transport is not None:
             self._transport.close()
+            await self._closed
 
     # -- asyncio.Protocol
 
@@ -76,6 +80,7 @@ class Channel(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        asyncio.get_running_loop().call_soon(self._closed.set_result, None)  # the socket itself closes after this
         for answer in self._waiting.values():
             if not answer.done():
                 answer.set_exception(ChannelLostError())

@@ -24,6 +24,7 @@ from .channel import Channel, ChannelLostError, Message
 from .spawn import START_SECONDS, Starting, agent_is_alive, can_start, connect, package_folder, spawn_agent, start_failed
 
 ANSWER_SECONDS = 60.0
+CONNECT_TRIES = 5  # agents that end before they answer: more would be a fork bomb
 _RETRY_SECONDS = 0.02
 
 
@@ -65,8 +66,8 @@ class LocalPlatform:
             await asyncio.wait([self._connecting])
             self._connecting = None
         if self._channel is not None:
-            self._channel.close()
-            self._channel = None
+            channel, self._channel = self._channel, None
+            await channel.close()
         if self._starting is not None:
             await asyncio.to_thread(self._starting.close)
             self._starting = None
@@ -88,9 +89,10 @@ class LocalPlatform:
     async def _connect(self) -> Channel:
         try:
             async with asyncio.timeout(START_SECONDS):
-                while True:
+                for _ in range(CONNECT_TRIES):
                     with suppress(ChannelLostError):  # it ended in between: the next one
                         return await self._greeted(await self._channel_to_agent())
+                raise start_failed(self._state, f"it ended {CONNECT_TRIES} times before it answered")
         except TimeoutError as exc:
             raise start_failed(self._state, f"it does not answer within {START_SECONDS:g} s") from exc
 
