@@ -59,7 +59,15 @@ def _kept(plan: Plan, held: Mapping[str, Collection[int]]) -> dict[tuple[int, st
 
 def _runtime(goal: Goal, world: World) -> Iterator[Problem]:
     content = goal.spec.content
-    if content.service_type == "container":
+    if content.service_type not in ("process", "container"):
+        yield _problem(
+            goal.spec,
+            f'nothing is registered for service_type "{content.service_type}"',
+            code="E014",
+            key="service_type",
+            remedy="leave service_type out to run it as a process",
+        )
+    elif content.service_type == "container":
         yield _problem(
             goal.spec,
             "it needs a container runtime, and this version runs processes only",

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 
-from deploy_code.config.content import IGNORED, tree_digest
+from deploy_code.config.content import left_out, tree_digest
 from deploy_code.errors import StalePlanError, StateError
 from deploy_code.model import Release
 
