@@ -152,6 +152,7 @@ def test_status_check_is_0_when_healthy_and_4_when_not(shop):
     shop.cli("stop", "--services", "api").ok()
     shop.cli("stop").ok()
     shop.cli("status", "--check").exits(4)
+    assert shop.settle() == []
 
 
 def test_health_speaks_three_formats(shop):
@@ -174,6 +175,7 @@ def test_stop_stops_and_works_with_a_broken_file(shop):
     assert shop.cli("stop", "--timeout", "10").ok().stdout.startswith("stop 2 completed in ")
     assert not any(answers(port) for port in shop.ports)
     assert shop.status()["overall_health"] == "stopped"
+    assert shop.settle() == []
 
 
 def test_history_and_show(shop):

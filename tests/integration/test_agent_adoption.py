@@ -133,9 +133,15 @@ async def test_an_orphan_is_stopped(house: House):
         stat = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
         house.rewrite(
             Instance(
-                uuid=orphan_id, service="old", revision=9, index=0, phase=Phase.READY,
-                pid=child.pid, start_time=int(stat[19]), boot_id=boot_id(),
-            )  # fmt: skip
+                uuid=orphan_id,
+                service="old",
+                revision=9,
+                index=0,
+                phase=Phase.READY,
+                pid=child.pid,
+                start_time=int(stat[19]),
+                boot_id=boot_id(),
+            )
         )
         await house.platform.open()
         await house.until("old", lambda found: not found)
@@ -198,9 +204,8 @@ async def _reboot(house: House) -> None:
 async def test_after_a_reboot_everything_wanted_starts_in_dependency_order(house: House, tmp_path: Path):
     trace = tmp_path / "trace"
     db = house.wanted("db", shell(f"echo db >> {trace}; sleep 1000"), min_ready_seconds=0.5)
-    api = house.wanted(
-        "api", shell(f"echo api >> {trace}; sleep 1000"), dependencies=(Dependency(service="db"),), min_ready_seconds=0.05
-    )
+    needs = (Dependency(service="db"),)
+    api = house.wanted("api", shell(f"echo api >> {trace}; sleep 1000"), dependencies=needs, min_ready_seconds=0.05)
     await house.want(db, api)
     await house.ready("db")
     await house.ready("api")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import socket
@@ -202,7 +203,7 @@ async def test_waits_grow_between_restarts(house: House, tmp_path: Path):
     )
     await house.eventually(lambda: starts.exists() and len(starts.read_text().split()) >= 4, timeout=15)
     times = [float(line) for line in starts.read_text().split()]
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert gaps[2] > gaps[1] > gaps[0] > 0.2
 
 

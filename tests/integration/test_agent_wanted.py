@@ -134,7 +134,7 @@ async def test_a_full_disk_is_an_error_and_services_are_kept(house: House):
     await house.phase("second", Phase.STARTING, Phase.READY)
 
 
-class _unwritable:  # noqa: N801 - reads as the condition it is
+class _unwritable:
     """Somebody else keeps the database locked for longer than the agent waits."""
 
     def __init__(self, house: House) -> None:

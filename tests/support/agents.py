@@ -76,17 +76,13 @@ class House:
 
     def begin(self) -> int:
         """A new deployment in progress."""
-        return self.store.begin_deployment(
-            NewDeployment(kind="deploy", who="test", before={}, after={}, services=())
-        )
+        return self.store.begin_deployment(NewDeployment(kind="deploy", who="test", before={}, after={}, services=()))
 
     def end(self, status: str = "completed") -> None:
         """The deployment in progress is over."""
         self.store.finish_deployment(self.deployment, status=status, good=True, report={})
 
-    def wanted(
-        self, name: str, content: Content, *, replicas: int = 1, revision: int = 1, **policy: object
-    ) -> Wanted:
+    def wanted(self, name: str, content: Content, *, replicas: int = 1, revision: int = 1, **policy: object) -> Wanted:
         """Records the revision as the engine does, and says what is wanted."""
         policy.setdefault("health", QUICK)
         policy.setdefault("stop_timeout_seconds", 5.0)
@@ -121,9 +117,7 @@ class House:
 
     async def phase(self, service: str, *phases: Phase, count: int = 1, timeout: float = 15.0) -> Instance:
         """The first instance once ``count`` are in one of ``phases``."""
-        found = await self.until(
-            service, lambda all_: sum(each.phase in phases for each in all_) >= count, timeout
-        )
+        found = await self.until(service, lambda all_: sum(each.phase in phases for each in all_) >= count, timeout)
         return next(each for each in found if each.phase in phases)
 
     async def ready(self, service: str, count: int = 1, timeout: float = 15.0) -> Instance:

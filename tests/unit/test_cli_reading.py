@@ -347,3 +347,27 @@ def test_instances_are_shown_in_detail(state, capsys):
     text = shown(capsys, "status", "--detailed")
     assert "api r1 #0: exited" in text  # its boot id is not ours: whatever has that pid now is somebody else
     assert "  log      /l" in text
+
+
+# --------------------------------------------------------------------------- agent install
+
+
+def test_agent_install_prints_a_unit_for_this_project(state, capsys):
+    text = shown(capsys, "agent", "install", "--print")
+    assert "Description=deploy-code agent of shop" in text
+    assert f"-m deploy_code.agent {state}/data/shop" in text
+    assert text == shown(capsys, "--dry-run", "agent", "install")
+
+
+def test_agent_install_writes_the_unit_and_says_what_to_do_where_systemd_does_not_run(state, capsys, monkeypatch):
+    monkeypatch.setattr("deploy_code.cli.install.SYSTEMD", str(state / "nowhere"))
+    text = shown(capsys, "agent", "install", "--user")
+    unit = state / "home" / ".config" / "systemd" / "user" / "deploy-code-shop.service"
+    assert f"Wrote {unit}." in text
+    assert "systemctl --user enable --now deploy-code-shop.service" in text
+    assert "WantedBy=default.target" in unit.read_text()
+
+
+def test_agent_install_needs_something_to_keep(folder, capsys):
+    assert run(["agent", "install", "--user"]) == 2
+    assert "nothing was deployed yet" in capsys.readouterr().err

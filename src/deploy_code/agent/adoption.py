@@ -56,9 +56,7 @@ def _go_on(taken: _Taken) -> None:
 
 async def _lost_and_found(keeper: Keeper, instances: list[Instance]) -> dict[str, Running]:
     """Processes of rows that do not name one: the last agent died between the row and the record of the spawn."""
-    nameless = [
-        i.uuid for i in instances if not i.pid and i.boot_id == keeper.boot_id and i.phase in _MEANT_TO_RUN
-    ]
+    nameless = [i.uuid for i in instances if not i.pid and i.boot_id == keeper.boot_id and i.phase in _MEANT_TO_RUN]
     return await keeper.driver.find_spawned(nameless) if nameless else {}
 
 
@@ -150,9 +148,7 @@ class _Adoption:
 
     async def _after_reboot(self, entry: Entry, instance: Instance) -> _Taken:
         """Everything wanted starts again when its dependencies allow; a one-shot only if it never ran."""
-        instance = instance.but(
-            pid=0, start_time=0, ready_at=0.0, next_start_at=0.0, boot_id=self._keeper.boot_id
-        )
+        instance = instance.but(pid=0, start_time=0, ready_at=0.0, next_start_at=0.0, boot_id=self._keeper.boot_id)
         if entry.wanted.content.one_shot:
             instance = await self._one_shot_after_reboot(entry, instance)
         else:

@@ -28,6 +28,7 @@ from .inspection import inspect, memory_bytes
 from .journal import Journal
 from .keeper import Keeper
 from .launch import Folders, Launcher
+from .orphans import Orphans
 from .prober import raise_open_files_limit
 from .records import Records, statements
 from .recovery import Recovery
@@ -111,9 +112,7 @@ class Agent:
         version = str(request.get("version", __version__))
         upgrading = version not in (__version__, self._booted.options.replaced_for)
         if upgrading:
-            self.replacement = Replacement(
-                request.get("python") or sys.executable, request.get("path", ""), version
-            )
+            self.replacement = Replacement(request.get("python") or sys.executable, request.get("path", ""), version)
             asyncio.get_running_loop().call_soon(self._done.set)
         return Hello(
             protocol=PROTOCOL,
@@ -123,10 +122,8 @@ class Agent:
             upgrading=upgrading,
         )
 
-    async def _op_want(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any]:
-        want = want_of(request)
-        connection.deployment = want.deployment
-        await self._keeper.want(want)
+    async def _op_want(self, _: Connection, request: dict[str, Any]) -> dict[str, Any]:
+        await self._keeper.want(want_of(request))
         self._was_wanted = True
         return {}
 
@@ -168,11 +165,10 @@ class Agent:
 
     # -- when to end
 
-    def _connection_closed(self, connection: Connection) -> None:
+    def _connection_closed(self) -> None:
         if self._done.is_set():
             return
-        if connection.deployment:
-            self._recovery.look()
+        self._recovery.look()  # it may have been an engine that died
         self._consider_ending()
 
     def _consider_ending(self) -> None:
@@ -200,13 +196,13 @@ def serve(booted: Booted) -> int:
     """Run the agent in an event loop of its own; the exit code. Does not return when it is replaced."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     ignore_no_signals()
-    raise_open_files_limit()
+    limit = raise_open_files_limit()
     try:
         become_subreaper()
     except OSError as exc:
         log.warning("orphans of services go to init: %s", exc)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        replacement = runner.run(_run(booted))
+        replacement = runner.run(_run(booted, limit))
     if replacement is not None:
         _replace(booted, replacement)
     return 0
@@ -220,7 +216,7 @@ def _loop_factory() -> Any:
     return None
 
 
-async def _run(booted: Booted) -> Replacement | None:
+async def _run(booted: Booted, open_files: int) -> Replacement | None:
     state = booted.options.state
     database = Database(os.path.join(state, DATABASE), statements())
     row = database.one("project")
@@ -237,9 +233,10 @@ async def _run(booted: Booted) -> Replacement | None:
         launcher=lambda port_of: Launcher(Folders(state=state, logs=log_dir), index, port_of),
         boot_id=boot_id(),
         project=project,
+        open_files=open_files,
     )
     housekeeping = Housekeeping(
-        state=state, index=index, journal=journal, instances=keeper.instances, reap=driver.reap_strangers
+        state=state, index=index, journal=journal, instances=keeper.instances, reap=Orphans().reap
     )
     agent = Agent(booted, project, keeper=keeper, records=records, journal=journal, housekeeping=housekeeping)
     await agent.run()

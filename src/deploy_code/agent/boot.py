@@ -1,7 +1,7 @@
 """From a bare process to one that is alone, detached and listening, before anything heavy is imported.
 
-The socket listens a few milliseconds after the start: whoever wants the agent may connect at once, and its first message
-waits in the socket while the rest is imported.
+The socket listens a few milliseconds after the start: whoever wants the agent may connect at once, and its first
+message waits in the socket while the rest is imported.
 """
 
 from __future__ import annotations
@@ -56,9 +56,7 @@ def boot(options: Options) -> Booted | None:
     _close_inherited({options.ready, options.lock, options.listener})
     _clean_env()
     if not os.path.exists(os.path.join(options.state, DATABASE)):
-        refuse(
-            options, f"there is no {DATABASE} in {options.state}: nothing was ever deployed from there"
-        )
+        refuse(options, f"there is no {DATABASE} in {options.state}: nothing was ever deployed from there")
     return _become_the_one(options)
 
 

@@ -45,9 +45,7 @@ def died_of_port(wanted: Wanted, instance: Instance) -> bool:
     """Was it one of the ports we chose that somebody else holds?"""
     if not chosen_freely(wanted.content, wanted.policy):
         return False
-    ours = [
-        instance.ports[key] for key in dynamic_keys(wanted.content, wanted.policy) if key in instance.ports
-    ]
+    ours = [instance.ports[key] for key in dynamic_keys(wanted.content, wanted.policy) if key in instance.ports]
     return any(not can_bind(port) for port in ours) or _log_says_so(instance)
 
 

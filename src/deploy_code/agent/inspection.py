@@ -1,4 +1,4 @@
-"""What an instance looks like from outside, for the failure report: its processes, what they listen on, what they use."""
+"""What an instance looks like from outside, for the failure report: processes, what they listen on, what they use."""
 
 from __future__ import annotations
 

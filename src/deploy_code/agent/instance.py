@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import resource
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
@@ -40,6 +41,7 @@ class Site(Protocol):
     journal: Journal
     launcher: Launcher
     boot_id: str
+    open_files: int
 
     def changed(self, instance: Instance) -> None: ...
     def gone(self, instance: Instance) -> None: ...
@@ -230,6 +232,7 @@ class Supervisor:
             self._running = await order
             raise
         running = self._running
+        _limit_open_files(running.pid, self._site.open_files)
         self._set(
             pid=running.pid,
             start_time=running.start_time,
@@ -237,9 +240,7 @@ class Supervisor:
             handler=running.handler,
             probe=None,
         )
-        self._happened(
-            "InstanceStarted", f"started, pid {running.pid}{endings.on_ports(self.instance.ports)}"
-        )
+        self._happened("InstanceStarted", f"started, pid {running.pid}{endings.on_ports(self.instance.ports)}")
         if not self._one_shot:
             self._begin_probing(launch)
 
@@ -317,9 +318,7 @@ class Supervisor:
             return False
         self._port_tries += 1
         self._set(phase=Phase.STARTING, exit=exit_, restarts=self.instance.restarts + 1)
-        self._happened(
-            "PortTaken", f"its port was taken, trying another ({self._port_tries} of {PORT_TRIES})"
-        )
+        self._happened("PortTaken", f"its port was taken, trying another ({self._port_tries} of {PORT_TRIES})")
         return True
 
     def _follow(self, *, ok: bool, ready_for: float, note: str) -> None:
@@ -366,9 +365,7 @@ class Supervisor:
 
     async def _record_outcome(self, outcome: str, exit_: Exit | None) -> None:
         try:
-            await self._site.records.end_one_shot(
-                self.instance.service, self.entry.wanted.content, outcome, exit_
-            )
+            await self._site.records.end_one_shot(self.instance.service, self.entry.wanted.content, outcome, exit_)
         except StateError as exc:
             self._site.journal.trouble(f"{label(self.instance)}: its outcome could not be recorded: {exc}")
 
@@ -481,3 +478,12 @@ class Supervisor:
             return
         self._site.journal.trouble(f"{task.get_name()} failed: {error!r}")
         self._set(phase=Phase.FAILED, note=f"the agent failed on it: {error!r}")
+
+
+def _limit_open_files(pid: int, soft: int) -> None:
+    """Give a service the usual soft limit; it inherited ours."""
+    try:
+        _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (min(soft, hard) if hard >= 0 else soft, hard))
+    except (ProcessLookupError, PermissionError):
+        return  # it has ended, or runs as somebody we may not touch: a higher limit harms hardly anyone

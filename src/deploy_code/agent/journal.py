@@ -46,9 +46,7 @@ class Journal:
     def clean_probe(self, result: ProbeResult | None, secrets: tuple[str, ...]) -> ProbeResult | None:
         if result is None or not secrets:
             return result
-        return replace(
-            result, target=self.clean(result.target, secrets), detail=self.clean(result.detail, secrets)
-        )
+        return replace(result, target=self.clean(result.target, secrets), detail=self.clean(result.detail, secrets))
 
     def _redactor(self, secrets: tuple[str, ...]) -> Redactor:
         redactor = self._redactors.get(secrets)

@@ -30,7 +30,11 @@ Listener = Callable[[Instance], None]
 
 
 class Keeper:
-    """All supervisors of one project. ``watchers`` are called, in the loop, with every instance that changed."""
+    """All supervisors of one project.
+
+    ``watchers`` are called, in the loop, with every instance that changed. ``open_files``: the soft limit that services
+    start with; ours is higher, and programs that use select() break beyond 1024.
+    """
 
     def __init__(
         self,
@@ -41,11 +45,13 @@ class Keeper:
         launcher: Callable[[PortOf], Launcher],
         boot_id: str,
         project: str = "",
+        open_files: int = 1024,
     ) -> None:
         self.driver = driver
         self.records = records
         self.journal = journal
         self.boot_id = boot_id
+        self.open_files = open_files
         self.wanted = WantedSet(records)
         self.prober = Prober(self._judged)
         self.launcher = launcher(self.port_of)
@@ -201,9 +207,7 @@ class Keeper:
     def unready_dependency(self, policy: Policy) -> str:
         """A service that has to be healthy for this one, and is not; empty when there is none."""
         needed = (d.service for d in policy.dependencies if d.condition is Condition.HEALTHY)
-        return next(
-            (name for name in needed if self.wanted.of_service(name) and not self._any(name, Phase.READY)), ""
-        )
+        return next((name for name in needed if self.wanted.of_service(name) and not self._any(name, Phase.READY)), "")
 
     async def dependencies_met(self, policy: Policy) -> None:
         """Wait until all dependencies are as their conditions say."""
@@ -220,14 +224,11 @@ class Keeper:
             case Condition.COMPLETED:
                 return self._any(name, Phase.COMPLETED)
             case _:
-                return self._any(
-                    name, Phase.STARTING, Phase.READY, Phase.UNREADY, Phase.COMPLETED, spawned=True
-                )
+                return self._any(name, Phase.STARTING, Phase.READY, Phase.UNREADY, Phase.COMPLETED, spawned=True)
 
     def _any(self, service: str, *phases: Phase, spawned: bool = False) -> bool:
         return any(
-            s.instance.phase in phases
-            and (s.instance.pid or not spawned or s.instance.phase is Phase.COMPLETED)
+            s.instance.phase in phases and (s.instance.pid or not spawned or s.instance.phase is Phase.COMPLETED)
             for s in self._of(service)
         )
 

@@ -13,6 +13,7 @@ from deploy_code.drivers.base import StartOrder
 from deploy_code.errors import DriverError, StateError
 from deploy_code.health.build import build_probe
 from deploy_code.health.probes import Probe
+from deploy_code.logs.files import log_path
 from deploy_code.logs.index import LogIndex
 from deploy_code.logs.stream import LogStream
 from deploy_code.model import Content, HealthCheck, Instance, Volume, Wanted
@@ -33,7 +34,7 @@ class Folders:
 
     def log_path(self, instance: Instance) -> str:
         """One file for each copy of a service, over all its revisions: what is followed goes on after a deploy."""
-        return os.path.join(self.logs, f"{instance.service}.{instance.index}.log")
+        return log_path(self.logs, instance.service, instance.index)
 
     def status_path(self, uuid: str) -> str:
         return os.path.join(self.state, "one_shots", f"{uuid}.status")
@@ -78,9 +79,7 @@ class Launcher:
         try:
             return self._index.started(path)
         except StateError:
-            return LogStream(path).bounds()[
-                1
-            ]  # only the times of its lines become coarse; the next tick says why
+            return LogStream(path).bounds()[1]  # only the times of its lines become coarse; the next tick says why
 
     def launch(self, wanted: Wanted, instance: Instance) -> Launch:
         """Resolve everything. Raises DriverError: E005, E007 for placeholders and users that cannot be had."""

@@ -1,6 +1,6 @@
 """Fills in what is known only when an instance starts: its ports, its identity, where other services answer.
 
-These are the only placeholders that reach the agent (CONTRACTS §1); everything else was resolved when the file was loaded.
+These are the only placeholders that reach the agent (CONTRACTS §1); all else was resolved when the file was loaded.
 """
 
 from __future__ import annotations
@@ -66,9 +66,7 @@ class Placeholders:
         return port
 
 
-def own_values(
-    *, service: str, uuid: str, revision: int, index: int, ports: Mapping[str, int]
-) -> dict[str, str]:
+def own_values(*, service: str, uuid: str, revision: int, index: int, ports: Mapping[str, int]) -> dict[str, str]:
     """What every instance gets in its env: PORT, PORT_<container_port>, DEPLOY_CODE_*."""
     values = {
         "DEPLOY_CODE_SERVICE": service,

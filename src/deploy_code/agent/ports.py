@@ -33,7 +33,7 @@ def _declared(content: Content) -> list[Port]:
 
 
 def dynamic_keys(content: Content, policy: Policy) -> frozenset[str]:
-    """The ports of ``content`` whose numbers are chosen at start. One appears from nothing when only ``${PORT}`` is used."""
+    """The ports of ``content`` whose numbers are chosen at start; with none declared, ``${PORT}`` makes one."""
     declared = _declared(content)
     if policy.replicas > 1:
         chosen = {key_of(port) for port in declared}
@@ -141,9 +141,7 @@ class PortBook:
         )
 
 
-def assign(
-    uuid: str, content: Content, policy: Policy, book: PortBook, *, kept: Mapping[str, int]
-) -> dict[str, int]:
+def assign(uuid: str, content: Content, policy: Policy, book: PortBook, *, kept: Mapping[str, int]) -> dict[str, int]:
     """The port map of one instance, its first port first. Raises DriverError S004.
 
     ``kept``: what the instance had before; dynamic numbers in it stay, as the instance survives its restarts.

@@ -221,9 +221,7 @@ def _record_want(db: Connection, want: Want, fresh: Collection[Pair]) -> None:
     for item in want.wanted:
         if item.replicas and db.one("revision_exists", (item.service, item.revision)) is None:
             raise Refusal(
-                StalePlanError(
-                    f"revision {item.revision} of {item.service} is not recorded", remedy="Deploy again"
-                )
+                StalePlanError(f"revision {item.revision} of {item.service} is not recorded", remedy="Deploy again")
             )
     for item in want.wanted:
         _put_wanted(db, want, item, fresh=(item.service, item.revision) in fresh)

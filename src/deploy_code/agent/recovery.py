@@ -1,7 +1,7 @@
 """Notices a deployment whose engine died, and has it finished or undone (DESIGN §7 "Recovery").
 
-The engine holds the deploy lock while it works and the kernel frees it when the engine dies. If a deployment is recorded
-as in progress and the lock stays free for a while, ``deploy-code recover N`` is run as a child: the decisions are the
+The engine holds the deploy lock while it works and the kernel frees it when the engine dies. If a deployment is
+recorded as in progress and the lock stays free for a while, ``deploy-code recover N`` is run as a child: the decisions are the
 engine's, not ours.
 """
 
@@ -12,7 +12,7 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import deploy_code
 from deploy_code.wire import DEPLOY_LOCK
@@ -25,7 +25,7 @@ BACKOFF_MAX_SECONDS = 300.0
 
 
 class Recovery:
-    """Call ``look`` whenever an engine may have died. ``running``: the number of the deployment recorded as in progress."""
+    """Call ``look`` whenever an engine may have died. ``running``: the number of the deployment in progress."""
 
     def __init__(self, state: str, running: Callable[[], Awaitable[int | None]], journal: Journal) -> None:
         self._state = state
@@ -61,9 +61,7 @@ class Recovery:
         while (number := await self._abandoned()) is not None:
             self._journal.happened("RecoveryStarted", f"deployment {number} was interrupted: recovering it")
             code = await self._run(number)
-            self._journal.happened(
-                "RecoveryEnded", f"recovery of deployment {number} ended with exit code {code}"
-            )
+            self._journal.happened("RecoveryEnded", f"recovery of deployment {number} ended with exit code {code}")
             if await self._running() != number:
                 return
             await asyncio.sleep(wait)
@@ -93,19 +91,14 @@ class Recovery:
         return True
 
     async def _run(self, number: int) -> int:
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "deploy_code",
-            "recover",
-            str(number),
-            "--state-dir",
-            self._state,
-        ]
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=_env(), start_new_session=True)
+        child = _spawn([sys.executable, "-P", "-m", "deploy_code", "recover", str(number), "--state-dir", self._state])
         await _ended(child.pid)
         return child.wait()
+
+
+def _spawn(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Its output goes where ours goes."""
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, env=_env(), start_new_session=True)
 
 
 def _env() -> dict[str, str]:

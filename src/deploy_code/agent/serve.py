@@ -29,7 +29,7 @@ Operation = Callable[["Connection", dict[str, Any]], Awaitable[Any]]
 class Server:
     """All connections. ``operations``: name → coroutine function that answers a request with data or a dataclass."""
 
-    def __init__(self, operations: dict[str, Operation], on_close: Callable[[Connection], None]) -> None:
+    def __init__(self, operations: dict[str, Operation], on_close: Callable[[], None]) -> None:
         self.operations = operations
         self.connections: set[Connection] = set()
         self._on_close = on_close
@@ -50,7 +50,7 @@ class Server:
 
     def closed(self, connection: Connection) -> None:
         self.connections.discard(connection)
-        self._on_close(connection)
+        self._on_close()
 
     async def close(self) -> None:
         """Close all connections once what was written to them is sent."""
@@ -67,7 +67,6 @@ class Connection(asyncio.Protocol):
     """One client."""
 
     def __init__(self, server: Server) -> None:
-        self.deployment = 0  # the last one it changed something for
         self.tasks: set[asyncio.Task[None]] = set()
         self._server = server
         self._transport: asyncio.Transport | None = None
@@ -133,9 +132,7 @@ class Connection(asyncio.Protocol):
     async def _operate(self, request: dict[str, Any]) -> Any:
         operation = self._server.operations.get(request.get("op", ""))
         if operation is None:
-            raise AgentError(
-                f"the agent knows no operation {request.get('op')!r}", remedy="Restart the agent"
-            )
+            raise AgentError(f"the agent knows no operation {request.get('op')!r}", remedy="Restart the agent")
         return await operation(self, request)
 
     # -- the stream
@@ -185,9 +182,7 @@ def want_of(request: dict[str, Any]) -> Want:
     try:
         return from_data(Want, request.get("want"))
     except (TypeError, ValueError) as exc:
-        raise AgentError(
-            f"the agent does not understand the message: {exc}", remedy="Restart the agent"
-        ) from exc
+        raise AgentError(f"the agent does not understand the message: {exc}", remedy="Restart the agent") from exc
 
 
 def _peer(transport: asyncio.Transport) -> int:

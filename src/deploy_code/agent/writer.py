@@ -37,7 +37,7 @@ class Writer:
         self._thread.start()
 
     def submit(self, job: Callable[[Connection], T]) -> asyncio.Future[T]:
-        """Run ``job`` in the next group; the future comes once it is on disk. Raises what the job raised, StateError."""
+        """Run ``job`` in the next group; done once it is on disk. Raises what the job refused with, or StateError."""
         future: asyncio.Future[T] = self._loop.create_future()
         if not self._pending:
             self._loop.call_soon(self._hand_over)

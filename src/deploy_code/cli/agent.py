@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from deploy_code.cli.install import install
 from deploy_code.cli.options import Group, Options
 from deploy_code.cli.output import emit, write
 from deploy_code.cli.times import iso, span
@@ -19,6 +20,9 @@ def agent() -> None:
     One per project; it starts by itself when something is deployed. Stopping it stops no service, but nothing is
     probed or restarted any more.
     """
+
+
+agent.add_command(install)
 
 
 @agent.command("start")

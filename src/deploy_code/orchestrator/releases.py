@@ -31,7 +31,7 @@ def _copy(release: Release, root: str, target: str) -> None:
                 draft,
                 symlinks=True,
                 dirs_exist_ok=True,
-                ignore=shutil.ignore_patterns(*IGNORED),
+                ignore=left_out(release),
             )
             _check(release, draft)
             os.chmod(draft, 0o755)

@@ -21,7 +21,16 @@ from deploy_code.events import Bus, InstanceChanged
 from deploy_code.model import Identity, Instance, Phase, Settings, Wanted
 
 from .channel import Channel, ChannelLostError, Message
-from .spawn import START_SECONDS, Starting, agent_is_alive, can_start, connect, package_folder, spawn_agent, start_failed
+from .spawn import (
+    START_SECONDS,
+    Starting,
+    agent_is_alive,
+    can_start,
+    connect,
+    package_folder,
+    spawn_agent,
+    start_failed,
+)
 
 ANSWER_SECONDS = 60.0
 CONNECT_TRIES = 5  # agents that end before they answer: more would be a fork bomb

@@ -1,7 +1,7 @@
 """The systemd unit that keeps an agent over reboots: ``deploy-code agent install``.
 
-Services are children of the agent, so whatever restricts the agent restricts them; only what no ordinary service needs is
-taken away. They outlive the agent (``KillMode=process``), and the agent does not end for want of work there.
+Services are children of the agent, so whatever restricts the agent restricts them; only what no ordinary service needs
+is taken away. They outlive the agent (``KillMode=process``), and the agent does not end for want of work there.
 """
 
 from __future__ import annotations
