@@ -167,7 +167,7 @@ class App:
         from deploy_code.state.trace import EventWriter
 
         loaded = [*plugins, *(load_plugins(project.plugins) if project else ())]
-        store = self._open_store()
+        store = self._open_store(project)
         lock = DeployLock(self.identity.directories.state)
         platform = self._local_platform(bus)
         try:
@@ -199,10 +199,13 @@ class App:
             lock.release()
             store.close()
 
-    def _open_store(self) -> Store:
+    def _open_store(self, project: Project | None) -> Store:
+        """Only a deploy of a file makes a new state; everything else is about what was deployed before."""
         from deploy_code.state.store import Store
 
         identity = self.identity
+        if project is None:
+            return Store.open(identity.directories.state)
         return Store.create(
             identity.directories.state,
             name=identity.name,

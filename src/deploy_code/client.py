@@ -99,7 +99,7 @@ class DeployCode:
         health = health_of(await self.status())
         if format == "json":
             return health
-        from deploy_code.cli.health import render
+        from deploy_code.services.health_text import render
 
         return render(health, format)
 

@@ -14,6 +14,7 @@ from deploy_code.drivers.base import Running
 from deploy_code.errors import DeployCodeError
 from deploy_code.model import Gate, Instance, Phase, Policy, Wanted
 
+from . import endings
 from .instance import STOP_SIGNAL, STOP_TIMEOUT, Supervisor
 from .journal import label
 from .keeper import Keeper
@@ -21,7 +22,6 @@ from .records import Loaded
 from .wanted import Entry
 
 _MEANT_TO_RUN = (Phase.STARTING, Phase.READY, Phase.UNREADY, Phase.STOPPING)
-_UNKNOWN = "interrupted, its result is unknown; only another deploy runs it again"
 
 
 async def take_over(keeper: Keeper, loaded: Loaded) -> None:
@@ -47,7 +47,7 @@ class _Taken(NamedTuple):
 def _go_on(taken: _Taken) -> None:
     supervisor = taken.supervisor
     if taken.alive:
-        supervisor.watch_again()
+        supervisor.resume()
     if not supervisor.entry.wanted.replicas:
         supervisor.retire(None)
     elif supervisor.entry.settled:
@@ -138,13 +138,8 @@ class _Adoption:
             status_path=self._keeper.launcher.folders.status_path(instance.uuid),
         )
         exit_ = await self._keeper.driver.wait(running)
-        if exit_.code is None and exit_.signal is None:
-            await self._keeper.records.end_one_shot(instance.service, content, "unknown", None)
-            return instance.but(phase=Phase.FAILED, gate=Gate.FAILED, note=_UNKNOWN)
-        outcome = "completed" if exit_.ok else "failed"
-        await self._keeper.records.end_one_shot(instance.service, content, outcome, exit_)
-        phase, gate = (Phase.COMPLETED, Gate.OPEN) if exit_.ok else (Phase.FAILED, Gate.FAILED)
-        return instance.but(phase=phase, gate=gate, exit=exit_, note="" if exit_.ok else str(exit_))
+        await self._keeper.records.end_one_shot(instance.service, content, endings.outcome(exit_), exit_)
+        return instance.but(**endings.one_shot_end(exit_))
 
     async def _after_reboot(self, entry: Entry, instance: Instance) -> _Taken:
         """Everything wanted starts again when its dependencies allow; a one-shot only if it never ran."""
@@ -163,7 +158,7 @@ class _Adoption:
                 return instance.but(phase=Phase.COMPLETED, gate=Gate.OPEN)
             case "started":
                 await self._keeper.records.end_one_shot(instance.service, content, "unknown", None)
-                return instance.but(phase=Phase.FAILED, gate=Gate.FAILED, note=_UNKNOWN)
+                return instance.but(phase=Phase.FAILED, gate=Gate.FAILED, note=endings.UNKNOWN_RESULT)
             case "":
                 return instance.but(phase=Phase.WAITING)
             case _:

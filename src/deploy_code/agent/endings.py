@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from deploy_code.logs.stream import LogStream
-from deploy_code.model import Exit, Instance, ProbeResult, Wanted
+from deploy_code.model import Exit, Gate, Instance, Phase, ProbeResult, Wanted
 
 from .ports import can_bind, chosen_freely, dynamic_keys
 
@@ -25,10 +26,22 @@ def note(exit_: Exit, left: int) -> str:
     return f"{exit_}{behind}"
 
 
-def one_shot_note(exit_: Exit) -> str:
+UNKNOWN_RESULT = "interrupted, its result is unknown; only another deploy runs it again"
+
+
+def outcome(exit_: Exit) -> str:
+    """How a one-shot ended, as it is recorded: completed, failed or unknown."""
     if exit_.code is None and exit_.signal is None:
-        return "interrupted, its result is unknown; only another deploy runs it again"
-    return str(exit_)
+        return "unknown"
+    return "completed" if exit_.ok else "failed"
+
+
+def one_shot_end(exit_: Exit) -> dict[str, Any]:
+    """What changes in the row of a one-shot that ended so."""
+    if exit_.ok:
+        return {"phase": Phase.COMPLETED, "gate": Gate.OPEN, "exit": exit_, "note": ""}
+    note = UNKNOWN_RESULT if outcome(exit_) == "unknown" else str(exit_)
+    return {"phase": Phase.FAILED, "gate": Gate.FAILED, "exit": exit_, "note": note}
 
 
 def probe_note(probe: ProbeResult | None) -> str:

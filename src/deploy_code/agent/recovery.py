@@ -1,8 +1,8 @@
 """Notices a deployment whose engine died, and has it finished or undone (DESIGN §7 "Recovery").
 
 The engine holds the deploy lock while it works and the kernel frees it when the engine dies. If a deployment is
-recorded as in progress and the lock stays free for a while, ``deploy-code recover N`` is run as a child: the decisions are the
-engine's, not ours.
+recorded as in progress and the lock stays free for a while, ``deploy-code recover N`` is run as a child: the decisions
+are the engine's, not ours.
 """
 
 from __future__ import annotations

@@ -16,9 +16,8 @@ def restart(options: Options, services: tuple[str, ...], wait: bool) -> int:
 
     The same revision again, each gated on health before its dependents follow.
     """
-    from deploy_code.cli.outcome import conclude, refuse_dry_run
+    from deploy_code.cli.outcome import conclude
     from deploy_code.cli.run import run_engine
 
-    refuse_dry_run(options, "restart")
     report, ended = run_engine(options, options.app(wait=wait), lambda engine: engine.restart(list(services) or None))
     return conclude(options, report, ended, "restart")

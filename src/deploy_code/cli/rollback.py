@@ -16,9 +16,8 @@ def rollback(options: Options, to: int | None, wait: bool) -> int:
 
     Restores its services, commands, env, config and released code. Needs no valid file.
     """
-    from deploy_code.cli.outcome import conclude, refuse_dry_run
+    from deploy_code.cli.outcome import conclude
     from deploy_code.cli.run import run_engine
 
-    refuse_dry_run(options, "rollback")
     report, ended = run_engine(options, options.app(wait=wait), lambda engine: engine.rollback(to))
     return conclude(options, report, ended, "rollback")

@@ -36,9 +36,8 @@ def scale(options: Options, counts: dict[str, int], wait: bool) -> int:
     Where the file has `replicas`, its number wins again at the next deploy; where it has none, this one
     stays.
     """
-    from deploy_code.cli.outcome import conclude, refuse_dry_run
+    from deploy_code.cli.outcome import conclude
     from deploy_code.cli.run import run_engine
 
-    refuse_dry_run(options, "scale")
     report, ended = run_engine(options, options.app(wait=wait), lambda engine: engine.scale(counts))
     return conclude(options, report, ended, "scale")

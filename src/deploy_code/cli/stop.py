@@ -9,7 +9,7 @@ from deploy_code.cli.output import emit
 
 
 @command("stop", data=True)
-@services_option("Only these, and what depends on them [default: all]")
+@services_option("Only these [default: all]")
 @click.option(
     "--timeout",
     metavar="SECONDS",
@@ -23,10 +23,9 @@ def stop(options: Options, services: tuple[str, ...], timeout: float | None, wai
 
     They stay stopped, over restarts of the agent and the machine, until the next deploy. Needs no valid file.
     """
-    from deploy_code.cli.outcome import conclude, refuse_dry_run
+    from deploy_code.cli.outcome import conclude
     from deploy_code.cli.run import run_engine
 
-    refuse_dry_run(options, "stop")
     report, ended = run_engine(
         options, options.app(wait=wait), lambda engine: engine.stop(timeout, list(services) or None)
     )

@@ -244,6 +244,8 @@ class DeploymentRun:
         await self._hooks("post_deploy")
 
     async def _fail(self, error: DeployCodeError) -> None:
+        if self._going_back and error.code == "E017":
+            raise error  # a way back that was interrupted stays recorded as running: it can be taken up again
         await self._evidence(error)
         await self._hooks("on_failure")
         undo = self._order.settings.rollback_on_failure and not self._parts.options.no_rollback

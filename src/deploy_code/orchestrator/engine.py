@@ -6,11 +6,11 @@ Every call opens what it needs and closes it again, so that one object lives thr
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from deploy_code.errors import ConfigError
+from deploy_code.errors import ConfigError, ServiceError
 from deploy_code.events import Bus
 from deploy_code.model import Project, Settings
 from deploy_code.orchestrator import targets
@@ -18,15 +18,19 @@ from deploy_code.orchestrator.deployment import DeploymentRun, Order
 from deploy_code.orchestrator.observe import goals, observe, recorded_instances
 from deploy_code.orchestrator.preflight import preflight
 from deploy_code.orchestrator.record import entries, settings_of
-from deploy_code.orchestrator.recover import finish_interrupted
+from deploy_code.orchestrator.recover import leave, recovery
 from deploy_code.orchestrator.report import DeploymentReport
 from deploy_code.plan.observed import Observed, Target
-from deploy_code.plan.plan import Plan
+from deploy_code.plan.plan import Goal, Plan
 from deploy_code.plan.reconcile import reconcile
 from deploy_code.plugins import Plugin
 
 if TYPE_CHECKING:
     from deploy_code.orchestrator.parts import Host, Parts
+    from deploy_code.state.rows import DeploymentRow
+    from deploy_code.state.store import Store
+
+    FromRecord = Callable[[Store, Mapping[str, Goal]], "MakeTarget"]
 
 PHASES = ("validation", "resources", "network", "storage", "services", "health", "monitoring", "logging")
 
@@ -78,29 +82,25 @@ class DeploymentOrchestrator:
         """
         if not self._host.has_state():
             return None
-        async with self._session(None) as parts:
-            make = targets.stop(parts.identity.name, goals(parts.store, parts.store.current_map()), services)
-            return await self._other(parts, make, stop_timeout=timeout)
+        return await self._recorded(lambda _, now: targets.stop(self._name, now, services), stop_timeout=timeout)
 
     async def restart(self, services: Sequence[str] | None = None) -> DeploymentReport:
         """Recreate services at their revision, in dependency order, gated; the others are left alone."""
-        async with self._session(None) as parts:
-            make = targets.restart(parts.identity.name, goals(parts.store, parts.store.current_map()), services)
-            return await self._other(parts, make)
+        return await self._recorded(lambda _, now: targets.restart(self._name, now, services))
 
     async def scale(self, replicas: Mapping[str, int]) -> DeploymentReport:
         """Run so many instances of these services. The file's number wins at the next deploy, where it has one."""
-        async with self._session(None) as parts:
-            make = targets.scale(parts.identity.name, goals(parts.store, parts.store.current_map()), replicas)
-            return await self._other(parts, make)
+        return await self._recorded(lambda _, now: targets.scale(self._name, now, replicas))
 
     async def rollback(self, to: int | None = None) -> DeploymentReport:
-        """Restore exactly what deployment ``to`` left; without it the last good one that differs from what is wanted now."""
-        async with self._session(None) as parts:
-            row = targets.rollback_row(parts.store, to)
-            wanted = goals(parts.store, row.wanted)
-            parts.warnings.extend(targets.changed_files(wanted, self._host.root()))
-            return await self._other(parts, targets.rollback(parts.identity.name, wanted, row))
+        """Restore exactly what deployment ``to`` left; without it the last good one that differs from what is wanted."""
+
+        def make(store: Store, _: Mapping[str, Goal]) -> MakeTarget:
+            wanted = goals(store, targets.rollback_row(store, to).wanted)
+            changed = tuple(targets.changed_files(wanted, self._host.root()))
+            return targets.rollback(self._name, wanted, warnings=changed)
+
+        return await self._recorded(make)
 
     async def recover(self, number: int | None = None, *, resume: bool = False) -> DeploymentReport | None:
         """Finish or undo the interrupted deployment ``number`` (None: whichever there is); None when there is none."""
@@ -110,7 +110,7 @@ class DeploymentOrchestrator:
             row = parts.store.running_deployment()
             if row is None or number not in (None, row.number):
                 return None
-            return await finish_interrupted(parts, row, resume=resume)
+            return await self._finish_interrupted(parts, row, resume=resume)
 
     def interrupt(self) -> None:
         """First call: an orderly rollback. Second: stop at once; what is left is recorded and can be recovered."""
@@ -125,8 +125,23 @@ class DeploymentOrchestrator:
         async with self._host.session(self.bus, project, self._plugins) as parts:
             row = parts.store.running_deployment() if recover else None
             if row is not None:
-                await finish_interrupted(parts, row)
+                await self._finish_interrupted(parts, row)
             yield parts
+
+    async def _finish_interrupted(self, parts: Parts, row: DeploymentRow, *, resume: bool = False) -> DeploymentReport:
+        run = await recovery(parts, row, resume=resume)
+        return await leave(parts, row) if run is None else await self._carry_out(run)
+
+    async def _carry_out(self, run: DeploymentRun) -> DeploymentReport:
+        self._run = run
+        try:
+            return await run.run()
+        finally:
+            self._run = None
+
+    @property
+    def _name(self) -> str:
+        return self._host.identity.name
 
     async def _deploy(
         self, parts: Parts, project: Project, make: MakeTarget, skipped: frozenset[str]
@@ -137,12 +152,19 @@ class DeploymentOrchestrator:
         self._preflight(parts, order)
         return await self._execute(parts, order)
 
-    async def _other(self, parts: Parts, make: MakeTarget, *, stop_timeout: float | None = None) -> DeploymentReport:
-        last = parts.store.last_deployment()
-        order = await self._order(parts, make, settings_of(last.settings if last else None))
-        order = replace(order, stop_timeout=stop_timeout, root=self._host.root())
-        self._preflight(parts, order)
-        return await self._execute(parts, order)
+    async def _recorded(self, make: FromRecord, *, stop_timeout: float | None = None) -> DeploymentReport:
+        """An operation on what was deployed before; it needs no file."""
+        if self._host.options.dry_run:
+            return self._preview(make)
+        async with self._session(None) as parts:
+            store = parts.store
+            last = store.last_deployment()
+            target = make(store, goals(store, store.current_map()))
+            order = await self._order(parts, target, settings_of(last.settings if last else None))
+            order = replace(order, stop_timeout=stop_timeout, root=self._host.root())
+            parts.warnings.extend(order.plan.warnings)
+            self._preflight(parts, order)
+            return await self._execute(parts, order)
 
     async def _order(self, parts: Parts, make: MakeTarget, settings: Settings) -> Order:
         observed = observe(parts.store, await parts.platform.observe())
@@ -157,34 +179,43 @@ class DeploymentOrchestrator:
     async def _execute(self, parts: Parts, order: Order) -> DeploymentReport:
         if order.plan.is_empty and _nothing_to_record(parts, order.plan):
             return _unchanged(parts, order.plan)
-        self._run = DeploymentRun(parts, order)
-        try:
-            return await self._run.run()
-        finally:
-            self._run = None
+        return await self._carry_out(DeploymentRun(parts, order))
 
     # --------------------------------------------------------------------------------------------------------- dry run
 
     def _dry_run(self, project: Project, services: Sequence[str] | None) -> DeploymentReport:
-        plan = self._plan(project, services, ())
-        return DeploymentReport.succeeded(
-            total_services=len([name for name in plan.services if name in plan.after]),
-            plan=plan,
-            warnings=list(project.warnings),
-        )
+        return _planned(self._plan(project, services, ()), project.warnings)
 
     def _plan(self, project: Project, services: Sequence[str] | None, rerun: Sequence[str]) -> Plan:
-        store = self._host.reader()
-        try:
-            alive = self._host.agent_is_alive()
-            observed = observe(store, recorded_instances(store, agent_alive=alive)) if store else Observed()
-        finally:
-            if store is not None:
-                store.close()
+        with ExitStack() as stack:
+            store = self._reader(stack)
+            observed = self._look(store) if store else Observed()
         plan = reconcile(targets.deploy(project, services, rerun)(observed), observed)
-        state = self._host.identity.directories.state
-        preflight(plan, state=state, root=project.root, held=_held(observed))
+        preflight(plan, state=self._host.identity.directories.state, root=project.root, held=_held(observed))
         return plan
+
+    def _preview(self, make: FromRecord) -> DeploymentReport:
+        with ExitStack() as stack:
+            store = self._reader(stack)
+            if store is None:
+                raise ServiceError(
+                    f"nothing of {self._name} was ever deployed", remedy="Run `deploy-code deploy` first"
+                )
+            observed = self._look(store)
+            target = make(store, goals(store, store.current_map()))(observed)
+        return _planned(reconcile(target, observed), ())
+
+    def _reader(self, stack: ExitStack) -> Store | None:
+        store = self._host.reader()
+        return stack.enter_context(store) if store is not None else None
+
+    def _look(self, store: Store) -> Observed:
+        return observe(store, recorded_instances(store, agent_alive=self._host.agent_is_alive()))
+
+
+def _planned(plan: Plan, warnings: Sequence[str]) -> DeploymentReport:
+    total = len([name for name in plan.services if name in plan.after])
+    return DeploymentReport.succeeded(total_services=total, plan=plan, warnings=[*warnings, *plan.warnings])
 
 
 def _held(observed: Observed) -> dict[str, set[int]]:

@@ -40,16 +40,15 @@ def _intent(row: DeploymentRow, resume: bool) -> str:
     return "it is undone now" if row.rollback_on_failure else "it is left as it stands (rollback_on_failure is off)"
 
 
-async def finish_interrupted(parts: Parts, row: DeploymentRow, *, resume: bool = False) -> DeploymentReport:
-    """Bring the interrupted deployment ``row`` to an end under its own number. The lock is the caller's."""
+async def recovery(parts: Parts, row: DeploymentRow, *, resume: bool = False) -> DeploymentRun | None:
+    """The run that ends the interrupted deployment ``row`` under its own number; None: ``leave`` it as it stands."""
     parts.warn(describe(row, resume=resume), deployment=row.number)
     forward = row.kind in FORWARD or resume
     if not forward and not row.rollback_on_failure:
-        return await _leave(parts, row)
+        return None
     wanted = goals(parts.store, row.after if forward else row.before)
     order = await _order(parts, row, wanted, forward=forward)
-    run = RecoveryRun(parts, order, undone=not forward)
-    return await run.run()
+    return RecoveryRun(parts, order, undone=not forward)
 
 
 async def _order(parts: Parts, row: DeploymentRow, wanted: Mapping[str, Goal], *, forward: bool) -> Order:
@@ -68,7 +67,8 @@ async def _order(parts: Parts, row: DeploymentRow, wanted: Mapping[str, Goal], *
     return Order(plan=reconcile(target, observed), observed=observed, settings=settings, number=row.number)
 
 
-async def _leave(parts: Parts, row: DeploymentRow) -> DeploymentReport:
+async def leave(parts: Parts, row: DeploymentRow) -> DeploymentReport:
+    """Everything stays as it stands, and is what is wanted from now on."""
     await parts.platform.settle(row.number)
     report = DeploymentReport(
         status=DeploymentStatus.FAILED,

@@ -84,9 +84,9 @@ def _scaled(goal: Goal, count: int) -> Goal:
     return replace(goal, spec=spec, replicas=count, stopped=False)
 
 
-def rollback(project: str, wanted: Mapping[str, Goal], row: DeploymentRow) -> MakeTarget:
-    """Exactly what deployment ``row`` left, policies included. One-shots are not undone."""
-    return lambda _: Target(project=project, kind="rollback", goals=wanted, run_one_shots=False)
+def rollback(project: str, wanted: Mapping[str, Goal], *, warnings: tuple[str, ...] = ()) -> MakeTarget:
+    """Exactly what a deployment left, policies included. One-shots are not undone."""
+    return lambda _: Target(project=project, kind="rollback", goals=wanted, run_one_shots=False, warnings=warnings)
 
 
 def rollback_row(store: Store, to: int | None) -> DeploymentRow:

@@ -65,4 +65,4 @@ class Target:
     ungated: frozenset[str] = frozenset()
     rerun: frozenset[str] = frozenset()
     run_one_shots: bool = True
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()

@@ -130,6 +130,7 @@ class Plan:
     actions: Mapping[str, str] = field(default_factory=dict)  # service → one of ACTIONS
     causes: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     unchanged: tuple[str, ...] = ()
     before: Mapping[str, Goal] = field(default_factory=dict)
     after: Mapping[str, Goal] = field(default_factory=dict)
@@ -158,6 +159,8 @@ class Plan:
             yield f"  {position[step.id]:>{digits}}. {step!s:<{width}}  {cause}".rstrip()
         for note in self.notes:
             yield f"  note: {note}"
+        for warning in self.warnings:
+            yield f"  warning: {warning}"
 
     @property
     def summary(self) -> str:
@@ -183,6 +186,7 @@ class Plan:
                 for name in self.services
             },
             "notes": list(self.notes),
+            "warnings": list(self.warnings),
         }
 
 

@@ -47,8 +47,9 @@ def reconcile(target: Target, observed: Observed) -> Plan:
         unchanged=tuple(name for name in order if name not in wanted and _concerns(target, name)),
         before=before,
         after=_map_after(target, before, wanted),
+        warnings=target.warnings,
     )
-    return replace(plan, notes=(*target.notes, *notes(target, plan, wanted, handed)))
+    return replace(plan, notes=tuple(notes(target, plan, wanted, handed)))
 
 
 def _concerns(target: Target, name: str) -> bool:

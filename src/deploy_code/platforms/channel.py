@@ -61,7 +61,16 @@ class Channel(asyncio.Protocol):
         """Returns once the agent can see that we are gone."""
         if self._transport is not None:
             self._transport.close()
-            await self._closed
+            await self.ended()
+
+    def drop(self) -> None:
+        """Break it off."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def ended(self) -> None:
+        """Wait until the connection is over."""
+        await asyncio.shield(self._closed)
 
     # -- asyncio.Protocol
 

@@ -129,9 +129,19 @@ class LocalPlatform:
         starting.finish()
 
     async def _greeted(self, channel: Channel) -> Channel:
-        """Say who we are; the agent of another version replaces itself first."""
+        try:
+            await self._greet(channel)
+        except BaseException:
+            channel.drop()
+            raise
+        self._channel = channel
+        return channel
+
+    async def _greet(self, channel: Channel) -> None:
+        """Say who we are, and have the stream begin; the agent of another version replaces itself first."""
         hello = from_data(wire.Hello, await channel.ask("hello", **_greeting()))
         if hello.upgrading:
+            await channel.ended()
             raise ChannelLostError
         if hello.protocol != wire.PROTOCOL:
             raise AgentError(
@@ -141,8 +151,6 @@ class LocalPlatform:
             )
         self._mirror.expect_all()
         await channel.ask("watch")  # all instances come before the answer
-        self._channel = channel
-        return channel
 
     def _lost(self) -> None:
         """The agent is gone. While we are open, states must flow: connect again."""

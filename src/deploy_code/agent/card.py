@@ -1,0 +1,48 @@
+"""What is known of one instance, and everyone who has to hear of a change: the state, the watchers, the journal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deploy_code.model import Instance, Policy, ProbeResult
+
+from .site import Site
+from .wanted import Entry
+
+
+class Card:
+    """One ``model.Instance`` that changes, and the entry that wants it."""
+
+    def __init__(self, site: Site, entry: Entry, instance: Instance) -> None:
+        self.site = site
+        self.entry = entry
+        self.instance = instance
+
+    @property
+    def policy(self) -> Policy:
+        return self.entry.wanted.policy
+
+    @property
+    def is_one_shot(self) -> bool:
+        return self.entry.wanted.content.one_shot
+
+    def note(self, **changes: Any) -> None:
+        """Change it; nobody is told yet, because more is to follow."""
+        self.instance = self.instance.but(**changes)
+
+    def set(self, **changes: Any) -> None:
+        """Change it and tell: the row is written soon, watchers hear at once."""
+        self.note(**changes)
+        self.site.records.save(self.instance)
+        self.site.changed(self.instance)
+
+    def happened(self, name: str, text: str) -> None:
+        """Record an event, secrets redacted."""
+        self.site.journal.happened(name, text, instance=self.instance, secrets=self.entry.wanted.secrets)
+
+    def clean(self, text: str) -> str:
+        """``text`` without this service's secrets."""
+        return self.site.journal.clean(text, self.entry.wanted.secrets)
+
+    def clean_probe(self, probe: ProbeResult | None) -> ProbeResult | None:
+        return self.site.journal.clean_probe(probe, self.entry.wanted.secrets)
