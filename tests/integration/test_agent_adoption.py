@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from deploy_code.model import Dependency, Gate, Instance, Phase, Restart
 from support.agents import FAST_RESTART, House, alive, shell, sleeper, web
+from support.leftovers import leftovers
 from support.ports import free_port, free_range
 
 
@@ -187,6 +189,25 @@ async def test_what_ended_before_its_gate_stays_ended_under_the_next_agent(house
     await house.platform.open()
     (after,) = house.platform.instances("broken")
     assert (after.phase, after.restarts) == (Phase.EXITED, 0)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.005, 0.02, 0.05, 0.1])
+async def test_an_agent_killed_while_it_starts_many_starts_none_twice_and_loses_none(
+    house: House, tmp_path: Path, delay: float
+):
+    starts = tmp_path / "starts"
+    starts.mkdir()
+    wanted = [house.wanted(f"s{n}", shell(f"echo x >> {starts}/s{n}; exec sleep 1000")) for n in range(40)]
+    want = asyncio.create_task(house.want(*wanted))
+    await asyncio.sleep(delay)
+    house.kill_agent()
+    await want
+    for each in wanted:
+        await house.ready(each.service)
+        assert len(house.platform.instances(each.service)) == 1
+        assert (starts / each.service).read_text() == "x\n"
+    await house.stop(*wanted)
+    assert [each.command for each in leftovers(tmp_path) if "agent" not in each.command] == []
 
 
 # ------------------------------------------------------------------------------------------------- reboot

@@ -430,7 +430,6 @@ SUBREAPER = """
     from deploy_code.drivers.process import ProcessDriver
     from deploy_code.drivers.proctree import Table
 
-    reaper.PATIENCE = 0.05
     reaper.become_subreaper()
     signal_ignored = __import__("signal").signal(1, 1)
     reaper.ignore_no_signals()

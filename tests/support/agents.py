@@ -8,7 +8,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from deploy_code.codec import to_data
@@ -30,7 +29,7 @@ from deploy_code.platforms.spawn import agent_status
 from deploy_code.state.lock import DeployLock
 from deploy_code.state.rows import NewDeployment
 from deploy_code.state.store import Store
-from support.leftovers import kill, leftovers
+from support.leftovers import AGENT, kill, leftovers
 from support.wait import wait_until
 
 QUICK = HealthCheck(interval_seconds=0.2, timeout_seconds=1.0, retries=2)
@@ -178,8 +177,9 @@ class House:
         await self.platform.close()
         self.lock.release()
         self.store.close()
-        with suppress(FileNotFoundError):
-            kill(leftovers(self.state.parent))
+        folder = self.state.parent
+        kill([each for each in leftovers(folder) if AGENT in each.command])  # first: it would restart the others
+        kill(leftovers(folder))
 
 
 FAST_RESTART = Restart(backoff_seconds=0.05, backoff_max_seconds=0.2, reset_after_seconds=5.0)

@@ -28,7 +28,6 @@ from .inspection import inspect, memory_bytes
 from .journal import Journal
 from .keeper import Keeper
 from .launch import Folders, Launcher
-from .orphans import Orphans
 from .prober import raise_open_files_limit
 from .records import Records, statements
 from .recovery import Recovery
@@ -36,7 +35,7 @@ from .serve import Connection, Server, want_of
 
 log = logging.getLogger("deploy_code.agent")
 
-LINGER_SECONDS = 30.0  # a new agent waits so long for its first message
+LINGER_SECONDS = 5.0  # a new agent waits so long for whoever had it started
 IDLE_SECONDS = 0.2  # an old one goes so soon after the last instance and the last connection
 
 
@@ -68,7 +67,7 @@ class Agent:
         self._records = records
         self._journal = journal
         self._started_at = time.time()
-        self._was_wanted = False
+        self._was_used = False
         self._done = asyncio.Event()
         self._idle: asyncio.TimerHandle | None = None
         self._server = Server(self._operations(), self._connection_closed)
@@ -124,7 +123,6 @@ class Agent:
 
     async def _op_want(self, _: Connection, request: dict[str, Any]) -> dict[str, Any]:
         await self._keeper.want(want_of(request))
-        self._was_wanted = True
         return {}
 
     async def _op_settle(self, _: Connection, request: dict[str, Any]) -> dict[str, Any]:
@@ -133,6 +131,7 @@ class Agent:
 
     async def _op_watch(self, connection: Connection, _: dict[str, Any]) -> dict[str, Any]:
         connection.watch(self._keeper.instances())
+        self._was_used = True
         return {}
 
     async def _op_inspect(self, _: Connection, request: dict[str, Any]) -> Inspection:
@@ -178,7 +177,7 @@ class Agent:
             self._idle = None
         if self._has_work() or "NOTIFY_SOCKET" in os.environ:
             return
-        wait = IDLE_SECONDS if self._was_wanted else LINGER_SECONDS
+        wait = IDLE_SECONDS if self._was_used else LINGER_SECONDS
         self._idle = asyncio.get_running_loop().call_later(wait, self._end_if_idle)
 
     def _has_work(self) -> bool:
@@ -236,7 +235,7 @@ async def _run(booted: Booted, open_files: int) -> Replacement | None:
         open_files=open_files,
     )
     housekeeping = Housekeeping(
-        state=state, index=index, journal=journal, instances=keeper.instances, reap=Orphans().reap
+        state=state, index=index, journal=journal, instances=keeper.instances, reap=driver.reap_strangers
     )
     agent = Agent(booted, project, keeper=keeper, records=records, journal=journal, housekeeping=housekeeping)
     await agent.run()

@@ -22,7 +22,7 @@ def note(exit_: Exit, left: int) -> str:
             "nobody could supervise and which were ended. Make it stay in the foreground (an option such as "
             "--foreground, --nodaemon or -D; for nginx -g 'daemon off;')"
         )
-    behind = f"; {_processes(left)} that it left behind were ended" if left else ""
+    behind = f"; it left {_processes(left)} behind, ended too" if left else ""
     return f"{exit_}{behind}"
 
 

@@ -193,6 +193,7 @@ class Supervisor:
 
     async def _spawn(self, launch: Launch) -> None:
         """Start it. Whoever cancels this still leaves ``running`` telling the truth."""
+        self._card.note(started_at=time.time())
         order = asyncio.ensure_future(self._site.driver.start(launch.order))
         try:
             self.running = await asyncio.shield(order)
@@ -206,7 +207,6 @@ class Supervisor:
         self._card.set(
             pid=running.pid,
             start_time=running.start_time,
-            started_at=time.time(),
             handler=running.handler,
             probe=None,
         )

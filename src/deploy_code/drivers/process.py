@@ -21,7 +21,7 @@ from deploy_code.drivers.base import Running, StartOrder
 from deploy_code.drivers.oneshot import read_status
 from deploy_code.drivers.pidfd import Watch
 from deploy_code.drivers.proctree import Claim, Ident, Proc, Table, boot_id, look_up
-from deploy_code.drivers.reaper import StrangerReaper
+from deploy_code.drivers.reaper import Orphans
 from deploy_code.drivers.scans import SharedScan
 from deploy_code.drivers.spawn import spawn
 from deploy_code.errors import DriverError
@@ -46,7 +46,7 @@ class ProcessDriver:
         self._next_census = 0.0
         self._stops: dict[Ident, set[asyncio.Future[None]]] = {}
         self._scans = SharedScan()
-        self._strangers = StrangerReaper(lambda pid: any(ident.pid == pid for ident in self._watches))
+        self._orphans = Orphans()
 
     # ----------------------------------------------------------------------- start and find
 
@@ -199,7 +199,7 @@ class ProcessDriver:
         if time.monotonic() >= self._next_census:
             self._next_census = time.monotonic() + _CENSUS_SECONDS
             self._take_census()
-        return self._strangers.reap()
+        return self._orphans.reap()
 
     def _take_census(self) -> None:
         table = Table.scan()

@@ -5,11 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-import time
-from collections.abc import Callable
+
+from deploy_code.drivers.proctree import Ident, Table
 
 _PR_SET_CHILD_SUBREAPER = 36
-PATIENCE = 1.0  # seconds a zombie is left to whoever may be about to wait for it
 
 
 def become_subreaper() -> None:
@@ -34,38 +33,35 @@ def ignore_no_signals() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
-class StrangerReaper:
-    """Reaps zombies that were handed to us by ``become_subreaper`` and that nobody else here waits for.
+class Orphans:
+    """Reaps what nobody waits for: processes that the kernel handed to us (``become_subreaper``) and that ended.
 
-    A child that another part of this process started is told from a stranger by patience: somebody waits
-    for it, so it does not stay a zombie for ``PATIENCE`` seconds.
+    Whoever started a process here waits for it by its pidfd and reaps it at once; so a zombie of ours that is there at
+    two looks, a second apart, is a stranger.
     """
 
-    def __init__(self, is_watched: Callable[[int], bool], clock: Callable[[], float] = time.monotonic) -> None:
-        self._is_watched = is_watched
-        self._clock = clock
-        self._suspect = (0, 0.0)  # pid and when it was first seen
+    def __init__(self) -> None:
+        self._seen: frozenset[Ident] = frozenset()
 
     def reap(self) -> int:
-        """Reap what has waited long enough; how many that were. One system call when there is nothing."""
-        count = 0
-        while (pid := _first_zombie()) and self._is_due(pid):
-            os.waitpid(pid, os.WNOHANG)
-            count += 1
-        return count
-
-    def _is_due(self, pid: int) -> bool:
-        if self._is_watched(pid):
-            return False
-        if self._suspect[0] != pid:
-            self._suspect = (pid, self._clock())
-        return self._clock() - self._suspect[1] >= PATIENCE
+        """Reap the zombies that were there last time too; how many. One system call when there is none."""
+        zombies = _zombies() if _is_any() else frozenset()
+        strangers = zombies & self._seen
+        for ident in strangers:
+            os.waitpid(ident.pid, os.WNOHANG)
+        self._seen = zombies - strangers
+        return len(strangers)
 
 
-def _first_zombie() -> int:
-    """pid of a child that has ended, left as it is; 0 when there is none."""
+def _is_any() -> bool:
+    """Has any child ended? It is left as it is."""
     try:
-        info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:
-        return 0
-    return info.si_pid if info is not None else 0
+        return False
+
+
+def _zombies() -> frozenset[Ident]:
+    own = os.getpid()
+    procs = Table.scan().procs.values()
+    return frozenset(proc.ident for proc in procs if proc.ppid == own and not proc.alive)

@@ -9,35 +9,34 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Collection, Iterable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deploy_code.errors import DeployCodeError, DeploymentError, title
 from deploy_code.events import DeploymentFinished, DeploymentStarted, PhaseCompleted, RollbackStarted
-from deploy_code.model import Hooks, Settings
-from deploy_code.orchestrator import operations
+from deploy_code.model import Hooks, Phase, Settings
+from deploy_code.orchestrator import operations, undo
+from deploy_code.orchestrator.brake import Brake, interrupted
 from deploy_code.orchestrator.executor import Executor, Outcome
-from deploy_code.orchestrator.failure import explain
+from deploy_code.orchestrator.failure import evidence, out_of_time, scrub, skip_error
 from deploy_code.orchestrator.hooks import run_hook
-from deploy_code.orchestrator.observe import observe
 from deploy_code.orchestrator.report import DeploymentReport
-from deploy_code.plan.observed import Observed, Target
+from deploy_code.plan.observed import Observed
 from deploy_code.plan.plan import Goal, Plan, Run, Step, WaitReady, Want
-from deploy_code.plan.reconcile import reconcile
 from deploy_code.services.status import DeploymentStatus
 
 if TYPE_CHECKING:
     from deploy_code.orchestrator.parts import Parts
 
-FINISH_SECONDS = 10.0  # how long the last writes of a cancelled deployment may take
+FINISH_SECONDS = 10.0  # how long the agent has to hear that a deployment is over
 UNDO_PARALLEL = 50  # a rollback is not throttled by max_parallel: it wants to be over
+SLACK_SECONDS = 1.0  # so that the deadline of a single gate, which says more, comes before that of the whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What one deployment is to do, all decided. ``gates``: False leaves the joint health check out."""
+    """What one deployment is to do, all decided."""
 
     plan: Plan
     observed: Observed
@@ -47,6 +46,7 @@ class Order:
     env: dict[str, str] | None = None
     skip_phases: frozenset[str] = frozenset()
     stop_timeout: float | None = None
+    forced: bool = False
     number: int = 0  # of an interrupted deployment that is finished under its own number
 
 
@@ -56,12 +56,12 @@ class DeploymentRun:
     def __init__(self, parts: Parts, order: Order, *, going_back: bool = False) -> None:
         self._parts = parts
         self._order = order
-        self._going_back = going_back or order.plan.kind == "rollback"  # never rolled back itself
         self._plan = order.plan
+        self._going_back = going_back or order.plan.kind == "rollback"  # never rolled back itself
+        self._brake = Brake()
         self._began = time.time()
-        self._cancelled = False
-        self._current: asyncio.Task[Any] | None = None
         self._outcome = Outcome()
+        self._undone = False
         self.number = order.number
         self.report = DeploymentReport(
             total_services=len(self._scope()),
@@ -74,52 +74,35 @@ class DeploymentRun:
         """The services this run answers for: what is removed counts no more."""
         return [name for name in self._plan.services if name in self._plan.after]
 
-    # ------------------------------------------------------------------------------------------------- interruptions
-
     def interrupt(self) -> None:
         """First call: stop going forward, roll back in order. Second: stop at once; the record says how to go on."""
-        if self._current is not None:
-            self._current.cancel()
-
-    async def _guarded(self, work: Awaitable[None], name: str) -> DeployCodeError | None:
-        """Run ``work`` as a task that ``interrupt`` (or a cancellation of ours) ends; the error it ended with, if any."""
-        self._current = asyncio.ensure_future(work)
-        self._current.set_name(name)
-        try:
-            await asyncio.wait({self._current})
-        except asyncio.CancelledError:
-            self._cancelled = True
-            self._current.cancel()
-            await asyncio.wait({self._current})
-        task, self._current = self._current, None
-        if task.cancelled():
-            return _interrupted()
-        error = task.exception()
-        if error is None or isinstance(error, DeployCodeError):
-            return error
-        raise error
+        self._brake.pull()
 
     # ----------------------------------------------------------------------------------------------------- the story
 
     async def run(self) -> DeploymentReport:
         """The whole story. Raises only for what is found before the first step, and when interrupted twice."""
-        await self._parts.plugins.call("on_deployment_start", self._scope())
         try:
-            await self._hooks("pre_deploy")
-            self._record()
-            error = await self._guarded(self._forward(), "deployment forward")
-            if error is not None:
-                await self._fail(error)
-            else:
-                await self._succeed()
+            await self._story()
         except BaseException as exc:
             self._note_end(exc)
+            await self._brake.outlast(self._say_goodbye())
+            if self._brake.cancelled and isinstance(exc, DeployCodeError):
+                raise asyncio.CancelledError from exc
             raise
-        finally:
-            await self._say_goodbye()
-        if self._cancelled:
+        await self._brake.outlast(self._say_goodbye())
+        if self._brake.cancelled:
             raise asyncio.CancelledError
         return self.report
+
+    async def _story(self) -> None:
+        await self._parts.plugins.call("on_deployment_start", self._scope())
+        error = await self._brake.guard(self._hooks("pre_deploy"), "hooks before")
+        if error is not None:
+            raise error
+        self._record()
+        error = await self._brake.guard(self._forward(), "deployment forward")
+        await (self._succeed() if error is None else self._fail(error))
 
     def _record(self) -> None:
         if not self.number:
@@ -132,13 +115,15 @@ class DeploymentRun:
         )
 
     async def _forward(self) -> None:
-        bound = self._order.settings.total_timeout_seconds or (
-            self._order.settings.timeout_seconds * max(1, len(self._plan.actions))
+        settings = self._order.settings
+        bound = settings.total_timeout_seconds or (
+            settings.timeout_seconds * max(1, len(self._plan.actions)) + SLACK_SECONDS
         )
         try:
             async with asyncio.timeout(bound):
                 await self._phases()
         except TimeoutError as exc:
+            self._outcome.failures.update(out_of_time(self._parts.platform, self._plan, self._outcome))
             raise DeploymentError(
                 f"the deployment was not over after {bound:g} s (deployment.total_timeout_seconds)",
                 code="E008",
@@ -177,21 +162,51 @@ class DeploymentRun:
         if users:
             os.chmod(self._parts.identity.directories.state, 0o711)
 
+    # ------------------------------------------------------------------------------------------------------- forward
+
     async def _walk(self) -> None:
-        context = self._context(self._plan.after, self._plan.before, force=self._parts.options.force)
-        executor = Executor(
+        context = self._context(self._plan.after, self._plan.before, again=bool(self._order.number))
+        executor = self._executor(
             self._plan,
             lambda step: self._perform(context, step),
-            deployment=self.number,
             max_parallel=self._order.settings.max_parallel,
-            publish=self._parts.publish,
-            trace=self._parts.writer,
-            keep_going=self._going_back,
+            keep_going=self._going_back or self._plan.kind == "stop",
         )
         self._outcome = executor.outcome
         await executor.walk()
         if self._outcome.failures:
-            raise (_rollback_failed(self._outcome) if self._going_back else next(iter(self._outcome.failures.values())))
+            raise self._walk_failed()
+
+    def _walk_failed(self) -> DeployCodeError:
+        if self._plan.kind == "rollback":
+            return undo.rollback_failed(self._outcome)
+        return next(iter(self._outcome.failures.values()))
+
+    def _executor(
+        self,
+        plan: Plan,
+        perform: Callable[[Step], Awaitable[None]],
+        *,
+        max_parallel: int,
+        keep_going: bool,
+        offset: int = 0,
+    ) -> Executor:
+        async def told(step: Step) -> None:
+            try:
+                await perform(step)
+            except DeployCodeError as exc:
+                raise scrub(exc, self._parts.redactor) from exc.__cause__
+
+        return Executor(
+            plan,
+            told,
+            deployment=self.number,
+            max_parallel=max_parallel,
+            publish=self._parts.publish,
+            trace=self._parts.audit,
+            offset=offset,
+            keep_going=keep_going,
+        )
 
     async def _perform(self, context: operations.Context, step: Step) -> None:
         plugins = self._parts.plugins
@@ -201,7 +216,7 @@ class DeploymentRun:
         if plugins and isinstance(step, (Run, WaitReady)):
             await plugins.call("after_service_rollout", step.service, step.revision)
 
-    def _context(self, new: Any, old: Any, *, force: bool = False) -> operations.Context:
+    def _context(self, new: Mapping[str, Goal], old: Mapping[str, Goal], *, again: bool = False) -> operations.Context:
         return operations.Context(
             platform=self._parts.platform,
             deployment=self.number,
@@ -209,7 +224,8 @@ class DeploymentRun:
             old=old,
             present={name: found.revisions for name, found in self._order.observed.services.items()},
             timeout=self._order.settings.timeout_seconds,
-            force=force,
+            again=again,
+            force=self._order.forced,
             stop_timeout=self._order.stop_timeout,
             port_range=self._order.settings.port_range,
             warn=lambda message, service="": self._parts.warn(message, deployment=self.number, service=service),
@@ -218,130 +234,127 @@ class DeploymentRun:
     async def _prove(self) -> None:
         if "health" in self._order.skip_phases or self._plan.kind == "stop":
             return
-        touched = [name for name in self._touched() if _serves(self._plan.after.get(name))]
         context = self._context(self._plan.after, self._plan.before)
         try:
-            await operations.ready_together(context, touched)
+            await operations.ready_together(context, self._to_prove())
         except DeployCodeError as exc:
-            if not (self._parts.options.force and exc.code == "E006"):
+            scrub(exc, self._parts.redactor)
+            if not (self._order.forced and exc.code == "E006"):
                 self._outcome.failures.setdefault(getattr(exc, "service", ""), exc)
                 raise
             self._parts.warn(f"{exc} (forced)", deployment=self.number)
         else:
             self._completed("health")
 
-    def _touched(self) -> Iterable[str]:
-        return self._plan.actions
+    def _to_prove(self) -> list[str]:
+        """What this run touched and waited for: a target that was sick before is not asked to be well."""
+        ungated = {step.service for step in self._plan.steps if isinstance(step, WaitReady) and not step.gated}
+        return [name for name in self._plan.actions if name not in ungated and _serves(self._plan.after.get(name))]
 
     # ------------------------------------------------------------------------------------------------------- the ends
 
     async def _succeed(self) -> None:
         self.report.success = True
         self.report.status = DeploymentStatus.COMPLETED
-        self.report.deployed_services = self.report.total_services
-        good = not self._parts.options.force and "health" not in self._order.skip_phases
-        await self._finish(good=good)
-        await self._hooks("post_deploy")
+        self._count()
+        await self._finish(good=self._is_good())
+        await self._brake.guard(self._hooks("post_deploy"), "hooks after")
+
+    def _is_good(self) -> bool:
+        """Was everything that it touched ready together? A stop proves nothing, and none returns to it unasked."""
+        return not self._order.forced and "health" not in self._order.skip_phases and self._plan.kind != "stop"
 
     async def _fail(self, error: DeployCodeError) -> None:
-        if self._going_back and error.code == "E017":
-            raise error  # a way back that was interrupted stays recorded as running: it can be taken up again
-        await self._evidence(error)
-        await self._hooks("on_failure")
-        undo = self._order.settings.rollback_on_failure and not self._parts.options.no_rollback
-        if undo and not self._going_back and self._plan.kind != "stop":
+        if error.code == "E017" and (self._going_back or self._plan.kind == "stop"):
+            raise error  # it stays recorded as running, and is finished when it is taken up again
+        await self._brake.guard(self._tell(error), "telling of the failure")
+        wanted_back = self._order.settings.rollback_on_failure and not self._parts.options.no_rollback
+        if wanted_back and not self._going_back and self._plan.kind != "stop":
             await self._undo(error)
         else:
             self.report.status = DeploymentStatus.FAILED
         self._count()
         await self._finish(good=False)
 
-    async def _evidence(self, error: DeployCodeError) -> None:
+    async def _tell(self, error: DeployCodeError) -> None:
         """Root cause first: everything about the failed services, before a rollback wipes it."""
         failures = dict(self._outcome.failures) or {getattr(error, "service", ""): error}
-        for service, each in failures.items():
-            skipped = tuple(sorted(name for name, root in self._outcome.skipped.items() if root == service))
-            failure = await explain(self._parts, service, each, skipped)
+        if error not in failures.values():
+            self.report.errors.append(self._parts.redactor.clean(str(error)))
+        async for failure in evidence(self._parts, self._plan, failures, self._outcome):
             self.report.failures.append(failure)
             self.report.errors.append(str(failure))
             await self._parts.plugins.call("on_failure", failure)
-        if error not in failures.values():
-            self.report.errors.insert(0, self._parts.redactor.clean(str(error)))
         for name, root in sorted(self._outcome.skipped.items()):
-            self.report.errors.append(f"{title('E007')}: {name} was not started: {root}, which it needs, failed")
+            self.report.errors.append(skip_error(self._plan, name, root))
+        await self._hooks("on_failure")
 
     async def _undo(self, reason: DeployCodeError) -> None:
+        if self._brake.at_once:
+            raise interrupted()
+        self._undone = True
         self._parts.publish(RollbackStarted(deployment=self.number, reason=self._parts.redactor.clean(reason.message)))
-        error = await self._guarded(self._back(), "deployment back")
+        error = await self._brake.guard(self._back(), "deployment back")
         if error is not None and error.code == "E017":
             raise error
         if error is not None:
             self.report.errors.append(self._parts.redactor.clean(str(error)))
         self.report.status = DeploymentStatus.FAILED if error is not None else DeploymentStatus.ROLLED_BACK
-        await self._parts.plugins.call("on_rollback", self.report)
+        await self._brake.outlast(self._parts.plugins.call("on_rollback", self.report))
 
     async def _back(self) -> None:
         """The way back is a plan like any other, from what is now to what was wanted before."""
-        plan = await self._plan_back()
-        context = replace(self._context(plan.after, self._plan.after), present=self._present_now())
-        executor = Executor(
+        if ran := undo.one_shots_run(self._plan, self._outcome):
+            self._parts.warn(f"one-shots that ran are not undone: {', '.join(ran)}", deployment=self.number)
+        order = self._order
+        plan = await undo.plan_back(self._parts, self._plan, order.observed, self._outcome, order.settings)
+        context = replace(
+            self._context(plan.after, self._plan.after, again=True),
+            present=undo.present_now(self._parts),
+            force=False,
+        )
+        executor = self._executor(
             plan,
             lambda step: operations.perform(context, step),
-            deployment=self.number,
-            max_parallel=max(UNDO_PARALLEL, self._order.settings.max_parallel),
-            publish=self._parts.publish,
-            trace=self._parts.writer,
-            offset=len(self._plan.steps),
+            max_parallel=max(UNDO_PARALLEL, order.settings.max_parallel),
             keep_going=True,
+            offset=len(self._plan.steps),
         )
         outcome = await executor.walk()
         if outcome.failures:
-            raise _rollback_failed(outcome)
-
-    async def _plan_back(self) -> Plan:
-        plan = self._plan
-        started = frozenset(name for name in self._outcome.started if name)
-        touched = {**plan.before, **{name: goal for name, goal in plan.after.items() if name in started}}
-        observed = observe(self._parts.store, await self._parts.platform.observe(), recorded=touched)
-        target = Target(
-            project=plan.project,
-            kind="rollback",
-            goals=plan.before,
-            settings=replace(self._order.settings, strategy="Parallel"),
-            only=started,
-            ungated=frozenset(self._was_unhealthy()),
-            run_one_shots=False,
-        )
-        return reconcile(target, observed)
-
-    def _was_unhealthy(self) -> Iterable[str]:
-        for name, goal in self._plan.before.items():
-            found = self._order.observed.of(name)
-            if found.ready(goal.revision) < goal.replicas:
-                yield name
-
-    def _present_now(self) -> dict[str, set[int]]:
-        present: dict[str, set[int]] = {}
-        for row in self._parts.store.wanted_rows():
-            present.setdefault(row.service, set()).add(row.revision)
-        return present
+            raise undo.rollback_failed(outcome)
 
     def _count(self) -> None:
+        """``deployed`` is at the wanted revision and ready, as last heard of; after a rollback only what was untouched."""
         self.report.failed_services = len([name for name in self._outcome.failures if name])
-        kept = set(self._plan.unchanged)
-        if self.report.status is DeploymentStatus.FAILED:
-            kept |= self._outcome.done & set(self._plan.after)
-        self.report.deployed_services = len(kept)
+        kept = self._scope() if not self._undone else self._plan.unchanged
+        self.report.deployed_services = len([name for name in kept if self._is_deployed(name)])
+
+    def _is_deployed(self, name: str) -> bool:
+        goal = self._plan.after[name]
+        if goal.spec.content.one_shot:
+            return name in self._plan.unchanged or name in self._outcome.done
+        found = self._parts.platform.instances(name)
+        ready = [each for each in found if each.revision == goal.revision and each.phase is Phase.READY]
+        return not goal.stopped and len(ready) >= goal.replicas
+
+    def _wanted_now(self) -> Mapping[str, Goal]:
+        """What is wanted from here on. Left as it stands, a deployment has changed only what it began."""
+        if self._undone:
+            return self._plan.before
+        if self.report.success or self._going_back:
+            return self._plan.after
+        waiting = set(self._plan.actions) - self._outcome.started
+        begun = {name: goal for name, goal in self._plan.after.items() if name not in waiting}
+        return begun | {name: goal for name, goal in self._plan.before.items() if name in waiting}
 
     async def _finish(self, *, good: bool) -> None:
         """The outcome is written even when everything around is being cancelled, and for a bounded time only."""
         from deploy_code.orchestrator.record import finish
 
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait({asyncio.ensure_future(self._settle())}, timeout=FINISH_SECONDS)
-        self.report.duration = time.time() - self._began
-        self.report.warnings = list(dict.fromkeys(self._parts.warnings))
-        finish(self._parts, self.number, self.report, good=good, plan=self._plan)
+        await self._brake.outlast(self._settle(), timeout=FINISH_SECONDS)
+        self._sum_up()
+        finish(self._parts, self.number, self.report, good=good, wanted=self._wanted_now())
         self._parts.publish(
             DeploymentFinished(
                 deployment=self.number,
@@ -368,11 +381,14 @@ class DeploymentRun:
             self.report.errors.append(self._parts.redactor.clean(text))
 
     async def _say_goodbye(self) -> None:
-        self.report.duration = time.time() - self._began
-        self.report.warnings = list(dict.fromkeys(self._parts.warnings))
+        self._sum_up()
         await self._parts.plugins.call("on_deployment_complete", self.report)
         await self._parts.plugins.drain()
-        self.report.warnings = list(dict.fromkeys(self._parts.warnings))
+        self._sum_up()
+
+    def _sum_up(self) -> None:
+        self.report.duration = time.time() - self._began
+        self.report.warnings = list(dict.fromkeys((*self._parts.warnings, *self._parts.bus.failures)))
 
     async def _hooks(self, name: str) -> None:
         hooks, order = self._order.hooks, self._order
@@ -380,6 +396,7 @@ class DeploymentRun:
             try:
                 await run_hook(name, argv, folder=order.root, env=order.env or {}, timeout=hooks.timeout_seconds)
             except DeploymentError as exc:
+                scrub(exc, self._parts.redactor)
                 if name == "pre_deploy":
                     raise
                 self._parts.warn(str(exc), deployment=self.number)
@@ -387,23 +404,3 @@ class DeploymentRun:
 
 def _serves(goal: Goal | None) -> bool:
     return goal is not None and not goal.stopped and not goal.spec.content.one_shot and goal.replicas > 0
-
-
-def _interrupted() -> DeployCodeError:
-    return DeploymentError(
-        "the deployment was interrupted",
-        code="E017",
-        meaning="What it had begun is recorded",
-        remedy="The next deploy, stop, restart, scale or rollback finishes or undoes it, or run `deploy-code recover`",
-    )
-
-
-def _rollback_failed(outcome: Outcome) -> DeploymentError:
-    listed = "; ".join(f"{service}: {error.message}" for service, error in outcome.failures.items())
-    skipped = f" Not restored because of that: {', '.join(sorted(outcome.skipped))}." if outcome.skipped else ""
-    return DeploymentError(
-        f"the rollback could not restore everything: {listed}.{skipped}",
-        code="E009",
-        meaning="Services are in a mixed state",
-        remedy="See it with `deploy-code status --detailed`, correct the cause, then `deploy-code rollback`",
-    )

@@ -13,7 +13,7 @@ from deploy_code.events import Event, ServiceSkipped, StepFinished, StepStarted
 from deploy_code.plan.plan import Plan, Run, Step, Want
 
 if TYPE_CHECKING:
-    from deploy_code.state.trace import EventWriter
+    from deploy_code.orchestrator.audit import Audit
 
 Perform = Callable[[Step], Awaitable[None]]
 
@@ -44,7 +44,7 @@ class Executor:
         deployment: int,
         max_parallel: int,
         publish: Callable[[Event], None],
-        trace: EventWriter | None = None,
+        trace: Audit | None = None,
         offset: int = 0,
         keep_going: bool = False,
     ) -> None:
@@ -101,11 +101,11 @@ class Executor:
     def _begun(self, step: Step) -> None:
         self._publish(StepStarted(deployment=self._deployment, service=step.service, step=str(step), cause=step.cause))
         if self._trace is not None:
-            self._trace.record_step_started(self._deployment, self._position[step.id], str(step), step.cause)
+            self._trace.step_started(self._deployment, self._position[step.id], str(step), step.cause)
 
     def _finished(self, step: Step, began: float, error: DeployCodeError | None) -> None:
         if self._trace is not None:
-            self._trace.record_step_finished(self._deployment, self._position[step.id], str(error) if error else "")
+            self._trace.step_finished(self._deployment, self._position[step.id], str(error) if error else "")
         if error is not None or not _needs_slot(step) or isinstance(step, Run):
             self._release(step.service)
         self._publish(

@@ -2,18 +2,77 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import TYPE_CHECKING, TypeVar
 
 from deploy_code.codec import from_data, to_data
-from deploy_code.errors import DeployCodeError
-from deploy_code.model import Instance
+from deploy_code.errors import DeployCodeError, title
+from deploy_code.model import Instance, Phase
 from deploy_code.orchestrator.operations import NotReadyError
 from deploy_code.orchestrator.report import FailureReport
 
 if TYPE_CHECKING:
+    from deploy_code.orchestrator.executor import Outcome
     from deploy_code.orchestrator.parts import Parts
+    from deploy_code.plan.plan import Plan
+    from deploy_code.platforms.base import Platform
+    from deploy_code.security.redact import Redactor
 
 LOG_LINES = 20
+
+E = TypeVar("E", bound=DeployCodeError)
+
+
+def scrub(error: E, redactor: Redactor) -> E:
+    """The same error without secrets, whatever it quotes."""
+    for name in ("message", "meaning", "remedy"):
+        setattr(error, name, redactor.clean(getattr(error, name)))
+    for problem in getattr(error, "problems", ()):
+        problem.message, problem.remedy = redactor.clean(problem.message), redactor.clean(problem.remedy)
+    return error
+
+
+def out_of_time(platform: Platform, plan: Plan, outcome: Outcome) -> Iterator[tuple[str, DeployCodeError]]:
+    """Who was under way when the time of the whole deployment ran out, as (service, error)."""
+    for name in sorted(outcome.started - outcome.done - outcome.failures.keys()):
+        if name:
+            goal = plan.after.get(name)
+            found = [each for each in platform.instances(name) if goal is None or each.revision == goal.revision]
+            waiting = [each for each in found if each.phase not in (Phase.READY, Phase.COMPLETED)]
+            message = f"{name} was still under way when the time of the whole deployment ran out"
+            yield name, NotReadyError(message, service=name, code="E008", instance=next(iter(waiting), None))
+
+
+async def evidence(
+    parts: Parts, plan: Plan, failures: Mapping[str, DeployCodeError], outcome: Outcome
+) -> AsyncIterator[FailureReport]:
+    """A report of each failed service, in the order in which they failed."""
+    for service, error in failures.items():
+        skipped = [name for name, root in outcome.skipped.items() if root == service and _needs(plan, name, root)]
+        yield await explain(parts, service, error, tuple(sorted(skipped)))
+
+
+def skip_error(plan: Plan, name: str, root: str) -> str:
+    """Why ``name`` was left alone, led by E007."""
+    if plan.kind == "stop":
+        return f"{title('E007')}: {name} was not stopped: {root}, which has to go first, is still there"
+    if _needs(plan, name, root):
+        return f"{title('E007')}: {name} was not started: {root}, which it needs, failed"
+    return f"{title('E007')}: {name} was not touched: {root} failed before its turn came"
+
+
+def _needs(plan: Plan, name: str, root: str) -> bool:
+    """Does it depend on ``root``, directly or not?"""
+    seen, todo = {name}, [name]
+    while todo:
+        goal = plan.after.get(todo.pop())
+        for each in goal.spec.policy.dependencies if goal else ():
+            if each.service == root:
+                return True
+            if each.service not in seen:
+                seen.add(each.service)
+                todo.append(each.service)
+    return False
 
 
 async def explain(parts: Parts, service: str, error: DeployCodeError, skipped: tuple[str, ...]) -> FailureReport:
@@ -29,7 +88,7 @@ async def explain(parts: Parts, service: str, error: DeployCodeError, skipped: t
     if instance is None:
         return _redacted(parts, report)
     listening = await _listening(parts, instance)
-    evidence = FailureReport(
+    report = FailureReport(
         service=service,
         code=error.code,
         message=error.text,
@@ -42,7 +101,7 @@ async def explain(parts: Parts, service: str, error: DeployCodeError, skipped: t
         skipped=skipped,
         remedies=tuple(_remedies(service, error, instance, listening)),
     )
-    return _redacted(parts, evidence)
+    return _redacted(parts, report)
 
 
 def _redacted(parts: Parts, report: FailureReport) -> FailureReport:

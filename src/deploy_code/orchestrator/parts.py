@@ -12,12 +12,12 @@ from deploy_code.events import Bus, Event, StepFinished, StepStarted, WarningRai
 
 if TYPE_CHECKING:
     from deploy_code.model import Identity, Project
+    from deploy_code.orchestrator.audit import Audit
     from deploy_code.orchestrator.plugin_host import PluginHost
     from deploy_code.platforms.base import Platform
     from deploy_code.plugins import Plugin
     from deploy_code.security.redact import Redactor
     from deploy_code.state.store import Store
-    from deploy_code.state.trace import EventWriter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,11 @@ class Host(Protocol):
 
     def load(self) -> Project: ...
 
+    def redactor(self, project: Project | None = None) -> Redactor: ...
+
     def prestart(self, bus: Bus) -> None: ...
+
+    def forget_prestarted(self) -> None: ...
 
     def session(
         self, bus: Bus, project: Project | None, plugins: Iterable[Plugin]
@@ -68,7 +72,7 @@ class Parts:
     platform: Platform
     bus: Bus
     plugins: PluginHost
-    writer: EventWriter
+    audit: Audit
     redactor: Redactor
     options: Options
     warnings: list[str] = field(default_factory=list)
@@ -76,7 +80,7 @@ class Parts:
     def publish(self, event: Event) -> None:
         """Record it for the audit (steps have a trace of their own), then tell everybody who listens."""
         if not isinstance(event, StepStarted | StepFinished):
-            self.writer.record_event(event)
+            self.audit.event(event)
         self.bus.publish(event)
 
     def warn(self, message: str, *, deployment: int = 0, service: str = "") -> None:

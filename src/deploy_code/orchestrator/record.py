@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from deploy_code.codec import to_data
 from deploy_code.model import Settings
-from deploy_code.plan.plan import Goal, Plan
-from deploy_code.services.status import DeploymentStatus
+from deploy_code.plan.plan import Goal
 from deploy_code.state.rows import MapEntry, NewDeployment
 from deploy_code.state.store import policy_digest
 
@@ -33,7 +32,7 @@ def begin(parts: Parts, order: Order) -> int:
             services=tuple(plan.actions),
             before=entries(plan.before, order.observed),
             after=entries(plan.after),
-            forced=options.force,
+            forced=order.forced,
             rollback_on_failure=order.settings.rollback_on_failure and not options.no_rollback,
             plan=parts.redactor.clean(str(plan)),
             revisions=[(goal.revision, goal.spec) for goal in goals],
@@ -59,16 +58,15 @@ def _was_ready(goal: Goal, observed: Observed | None) -> bool:
     return observed.of(goal.spec.name).ready(goal.revision) >= goal.replicas
 
 
-def finish(parts: Parts, number: int, report: DeploymentReport, *, good: bool, plan: Plan) -> None:
-    """Record the end, and which map holds now."""
-    rolled_back = report.status is DeploymentStatus.ROLLED_BACK
-    parts.writer.flush()
+def finish(parts: Parts, number: int, report: DeploymentReport, *, good: bool, wanted: Mapping[str, Goal]) -> None:
+    """Record the end, and what is wanted from now on."""
+    parts.audit.flush()
     parts.store.finish_deployment(
         number,
         status=str(report.status),
         good=good,
         report=parts.redactor.clean_data({**report.to_dict(), "plan": None}),
-        final_map=entries(plan.before if rolled_back else plan.after),
+        final_map=entries(wanted),
     )
 
 
