@@ -190,14 +190,14 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become
 
 @needs_root
 def test_folders_that_are_not_writable_fall_back_to_the_users_own_with_a_warning_if_written(open_path: Path) -> None:
-    text = f"name: shop\ninfrastructure:\n  storage:\n    data_dir: {open_path}/root-only\n"
+    text = f"name: nobodys-shop\ninfrastructure:\n  storage:\n    data_dir: {open_path}/root-only\n"
     path = write(open_path, text)
     (open_path / "root-only").mkdir(mode=0o755)
     found = as_nobody(path, open_path)
-    own = f"{open_path}/.local/state/deploy-code/shop"
+    own = f"{open_path}/.local/state/deploy-code/nobodys-shop"
     assert (found["state"], found["logs"]) == (own, f"{own}/logs")
     assert found["warnings"] == [f"warning: data_dir {open_path}/root-only is not writable for this user, using {own}"]
-    (path).write_text("name: shop\n")
+    (path).write_text("name: nobodys-shop\n")
     assert as_nobody(path, open_path)["warnings"] == []
 
 

@@ -79,7 +79,7 @@ class _Facts:
     def __init__(self, folder: str, written: Mapping[str, str]) -> None:
         self.folder = folder
         self.name = written.get("name")
-        self.environment = written.get("environment", "")
+        self.environment = (written.get("environment") or "production").lower() if folder else ""
         self.storage = {key: written[key] for key in DEFAULTS if written.get(key)}
 
 
