@@ -178,7 +178,9 @@ def _finished(view: Progress, event: events.DeploymentFinished) -> None:
     view.status, view.finished_at = event.status, event.at
     for row in view.rows.values():
         if row.group == WAITING:
-            row.state = "unchanged" if event.status == "completed" else "not begun"
+            row.state = "unchanged" if event.status == "completed" or row.instances else "not begun"
+        if row.group == FAILED and row.instances and event.status == "rolled_back":
+            row.state = "restored"  # what it was before runs again; why it failed stays in sight beside it
         if row.group in (WAITING, ACTIVE) and event.status == "completed":
             row.group = DONE
 
