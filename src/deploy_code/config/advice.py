@@ -86,6 +86,13 @@ def _shared(enabled: dict[str, ServiceConfig], source: Source) -> Iterator[Findi
     if unenforced:
         path: Path = ("services", unenforced[0], "volumes")
         yield f"read_only is not enforced for processes: {_listed(unenforced)}", path, ""
+    limited = [name for name, service in enabled.items() if any(dict(service.resources).values())]
+    if limited:
+        yield (
+            f"resources of {_listed(limited)}: {_NOT_YET}",
+            ("services", limited[0], "resources"),
+            "nothing limits them",
+        )
 
 
 def _is_checked(service: ServiceConfig) -> bool:
