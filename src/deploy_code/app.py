@@ -7,8 +7,9 @@ what only ``deploy`` uses.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from deploy_code.state.store import Store
 
 DEFAULT_FILE = "deploy-code.yaml"
+_DRY_RUN = re.compile(rb"dry_run[\"']?\s*+:\s*+(?!false\b)")
 
 
 class App:
@@ -69,7 +71,7 @@ class App:
 
         return Options(**self._flags, origin=self._origin, who=str(Holder.this_process()))
 
-    # ------------------------------------------------------------------------------------------- cheap, for every command
+    # ----------------------------------------------------------------------------------------- cheap, for every command
 
     @cached_property
     def identity(self) -> Identity:
@@ -90,6 +92,11 @@ class App:
             raise ConfigError(f"{directory} holds no project", remedy="Name the folder of a project's state")
         directories = Directories(state=os.path.abspath(directory), logs=row.log_dir)
         return Identity(name=row.name, directories=directories, files=(row.file,), environment=row.environment)
+
+    @cached_property
+    def _is_dry(self) -> bool:
+        """Must nothing be changed? A look at the raw text, since a file may say so before it can be understood."""
+        return self.options.dry_run or any(map(_says_dry_run, self.config_files))
 
     def has_state(self) -> bool:
         """Was this project ever deployed?"""
@@ -126,7 +133,7 @@ class App:
                 values |= store.secrets()
         return Redactor(values)
 
-    # -------------------------------------------------------------------------------------------------- what deploys need
+    # ------------------------------------------------------------------------------------------------ what deploys need
 
     def load(self) -> Project:
         """The file, resolved and hashed; from the cache in the state where nothing it depends on has changed."""
@@ -141,9 +148,15 @@ class App:
 
     def prestart(self, bus: Bus) -> None:
         """Let the agent come up while the file is being read, where the project has a state already."""
-        if not self.options.dry_run and self.has_state():
+        if not self._is_dry and self.has_state():
             self._platform = self._local_platform(bus)
             self._platform.prestart()
+
+    async def forget_prestarted(self) -> None:
+        """The file was no good: an agent that came up for it is let go, and ends by itself."""
+        made, self._platform = self._platform, None
+        if made is not None:
+            await made.close()
 
     def _local_platform(self, bus: Bus) -> LocalPlatform:
         """The one that ``prestart`` made, if it was called, else a new one."""
@@ -160,21 +173,22 @@ class App:
     @asynccontextmanager
     async def session(self, bus: Bus, project: Project | None, plugins: Iterable[Plugin]) -> AsyncIterator[Parts]:
         """Everything one deployment needs, open, and the deploy lock held. Closes it all again."""
+        from deploy_code.orchestrator.audit import Audit
         from deploy_code.orchestrator.parts import Parts
         from deploy_code.orchestrator.plugin_host import PluginHost
         from deploy_code.plugins import load_plugins
         from deploy_code.state.lock import DeployLock
         from deploy_code.state.trace import EventWriter
 
-        loaded = [*plugins, *(load_plugins(project.plugins) if project else ())]
-        store = self._open_store(project)
-        lock = DeployLock(self.identity.directories.state)
         platform = self._local_platform(bus)
-        try:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(platform.close)
+            loaded = [*plugins, *(load_plugins(project.plugins) if project else ())]
+            store = stack.enter_context(self._open_store(project))
+            lock = stack.enter_context(DeployLock(self.identity.directories.state))
             await lock.acquire_async(self._origin, wait=self.options.wait)
             platform.prestart()
-            self._check_owner(store)
-            writer = EventWriter(store, self.options.who)
+            self._take_over(store)
             host = PluginHost(loaded, lambda message: parts.warn(message))
             parts = Parts(
                 identity=self.identity,
@@ -182,22 +196,15 @@ class App:
                 platform=platform,
                 bus=bus,
                 plugins=host,
-                writer=writer,
+                audit=Audit(EventWriter(store, self.options.who), lambda message: parts.warnings.append(message)),
                 redactor=self.redactor(project),
                 options=self.options,
                 warnings=list(self.identity.warnings),
             )
-            unsubscribe = bus.subscribe(host.listen)
-            try:
-                await platform.open()
-                yield parts
-            finally:
-                unsubscribe()
-                writer.flush()
-        finally:
-            await platform.close()
-            lock.release()
-            store.close()
+            stack.callback(parts.audit.flush)
+            stack.callback(bus.subscribe(host.listen))
+            await platform.open()
+            yield parts
 
     def _open_store(self, project: Project | None) -> Store:
         """Only a deploy of a file makes a new state; everything else is about what was deployed before."""
@@ -214,20 +221,32 @@ class App:
             log_dir=identity.directories.logs,
         )
 
-    def _check_owner(self, store: Store) -> None:
-        """Two files must not fight over one project."""
+    def check_owner(self, store: Store) -> None:
+        """Two files must not fight over one project. Raises ConfigError."""
         row, identity = store.project(), self.identity
-        if row is None or not identity.files:
+        if row is None or not identity.files or row.file == identity.files[0] or self.options.adopt:
             return
-        logs, own = identity.directories.logs, identity.files[0]
-        if row.file != own and not self.options.adopt:
-            raise ConfigError(
-                f'the project "{identity.name}" belongs to {row.file}, and this is {own}',
-                meaning="Deploying would stop what the other file describes; nothing was changed",
-                remedy="Give one of them another `name`, or hand the project over with `deploy-code deploy --adopt`",
-            )
-        if (row.file, row.environment, row.log_dir) != (own, identity.environment, logs):
-            store.adopt(own, identity.environment, logs)
+        raise ConfigError(
+            f'the project "{identity.name}" belongs to {row.file}, and this is {identity.files[0]}',
+            meaning="Deploying would stop what the other file describes; nothing was changed",
+            remedy="Give one of them another `name`, or hand the project over with `deploy-code deploy --adopt`",
+        )
+
+    def _take_over(self, store: Store) -> None:
+        """The state follows its file: another stage, another folder of logs, or by --adopt another file."""
+        self.check_owner(store)
+        row, identity = store.project(), self.identity
+        own = (identity.files[0] if identity.files else "", identity.environment, identity.directories.logs)
+        if row is not None and identity.files and (row.file, row.environment, row.log_dir) != own:
+            store.adopt(*own)
+
+
+def _says_dry_run(file: str) -> bool:
+    try:
+        with open(file, "rb") as text:
+            return _DRY_RUN.search(text.read()) is not None
+    except OSError:
+        return False  # whoever loads it says what is wrong with it
 
 
 class _Cache:
@@ -247,6 +266,6 @@ class _Cache:
     def put(self, digest: str, text: str) -> None:
         from deploy_code.state.store import Store
 
-        if not self._app.options.dry_run:
+        if not self._app._is_dry:
             with Store.open(self._app.identity.directories.state) as store:
                 store.resolved_put(digest, text)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +17,7 @@ from deploy_code.orchestrator.status import empty_status, health_of, read_status
 from deploy_code.plugins import Plugin
 
 Seconds = float | timedelta
+SHORTEST_LOOK_SECONDS = 0.05  # a check_interval of 0 must not become a busy loop
 Callback = Callable[[dict[str, Any]], Awaitable[None] | None]
 
 
@@ -23,7 +25,8 @@ class DeployCode:
     """Deploys one project from Python, with the engine in this process.
 
     Raises E001 when the file is missing, and reads nothing else yet; an invalid file is ``is_valid: False`` from
-    ``validate()`` and E002 from everything else. Binds no event loop and needs no close. Durations are seconds or timedelta.
+    ``validate()`` and E002 from everything else. Binds no event loop and needs no close. Durations are seconds or
+    timedelta.
     """
 
     def __init__(
@@ -58,8 +61,11 @@ class DeployCode:
         """
         return await self._app().orchestrator(self._plugins).deploy(services, skip_phases)
 
-    async def stop(self, timeout: Seconds | None = 30) -> None:
-        """Stop all services, dependents first, each within ``timeout`` (None: within its own). Works after any failure."""
+    async def stop(self, timeout: Seconds | None = None) -> None:
+        """Stop all services, dependents first. Works after any failure.
+
+        ``timeout`` bounds each service, instead of its own ``stop_timeout_seconds`` (30 where the file has none).
+        """
         if self.dry_run:
             return
         report = await self._app().orchestrator(self._plugins).stop(_seconds(timeout))
@@ -70,7 +76,7 @@ class DeployCode:
         """Recreate services at their revision, in dependency order, gated."""
         return await self._app().orchestrator(self._plugins).restart(services)
 
-    # ------------------------------------------------------------------------------------------------------------- looks
+    # ------------------------------------------------------------------------------------------------------------ looks
 
     async def status(self, detailed: bool = False) -> dict[str, Any]:
         """How all services are doing; see the reference for the keys. ``detailed`` adds instances, probes and usage."""
@@ -95,11 +101,16 @@ class DeployCode:
         }
 
     async def health(self, format: str = "json") -> dict[str, Any] | str:
-        """``status``, ``score`` (0-100), ``uptime_hours``, ``issues``: a mapping for "json", text for "yaml" and "text"."""
+        """``status``, ``score`` (0-100), ``uptime_hours``, ``issues``: a mapping for "json", text for "yaml", "text".
+
+        Raises ConfigError for any other format.
+        """
         health = health_of(await self.status())
         if format == "json":
             return health
-        from deploy_code.services.health_text import render
+        if format not in ("yaml", "text"):
+            raise ConfigError(f'there is no format "{format}" of health', remedy="Formats are json, yaml and text")
+        from deploy_code.orchestrator.health_text import render
 
         return render(health, format)
 
@@ -109,8 +120,8 @@ class DeployCode:
         ``check_interval`` only bounds how old an answer may be: a change is seen when it happens.
         """
         try:
-            async with asyncio.timeout(_seconds(timeout)):
-                async for status in self._statuses(_seconds(check_interval) or 5.0):
+            async with asyncio.timeout(_seconds(timeout)), aclosing(self._statuses(check_interval)) as statuses:
+                async for status in statuses:
                     if status["overall_health"] == "healthy":
                         return True
                     if _is_hopeless(status):
@@ -125,26 +136,35 @@ class DeployCode:
         Gives back the last status. Works beside ``deploy()`` and from another process.
         """
         last: dict[str, Any] = {}
-        async for status in self._statuses(1.0):
-            if callback is not None and _essence(status) != _essence(last):
-                result = callback(status)
-                if inspect.isawaitable(result):
-                    await result
-            last = status
-            if status["deployment_complete"]:
-                break
+        seen_running = False
+        async with aclosing(self._statuses(1.0)) as statuses:
+            async for status in statuses:
+                if callback is not None and _essence(status) != _essence(last):
+                    result = callback(status)
+                    if inspect.isawaitable(result):
+                        await result
+                last = status
+                if status["deployment_complete"] and (seen_running or not self._somebody_deploys()):
+                    break
+                seen_running = seen_running or not status["deployment_complete"]
         return last
 
-    async def _statuses(self, interval: float) -> AsyncIterator[dict[str, Any]]:
+    def _somebody_deploys(self) -> bool:
+        """Does anybody hold the lock? A deployment is recorded only when all is planned and checked."""
+        from deploy_code.state.lock import holder
+
+        return holder(self._app().identity.directories.state) is not None
+
+    async def _statuses(self, interval: Seconds) -> AsyncGenerator[dict[str, Any], None]:
         """The status now, then whenever the state was written to, and at least every ``interval`` seconds."""
         from deploy_code.state.watch import StateWatch
 
         with StateWatch(self._app().identity.directories.state) as watch:
             while True:
                 yield await self.status()
-                await watch.changed(interval)
+                await watch.changed(max(_seconds(interval) or 0.0, SHORTEST_LOOK_SECONDS))
 
-    # ------------------------------------------------------------------------------------------- plain, in a loop or not
+    # ------------------------------------------------------------------------------------------ plain, in a loop or not
 
     def get_metrics(self) -> dict[str, Any]:
         """``cpu_percent``, ``memory_percent``, ``load_average``, ``disk_percent`` of this machine, now."""

@@ -2,7 +2,7 @@
 
 The wire, the state and the cache of resolved configs all carry the same frozen dataclasses. A schema library would cost
 the agent 15 MB and every command 180 ms; these few functions, compiled once per class, do what is needed: nested
-dataclasses, tuples, mappings, optionals. Unknown keys are dropped and missing ones take their defaults, so that an agent
+dataclasses, tuples, mappings, optionals. Unknown keys are dropped and missing ones get their defaults, so that an agent
 and a client one version apart still understand each other.
 """
 

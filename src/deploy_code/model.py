@@ -1,6 +1,6 @@
 """The words of DESIGN §2 as plain frozen values: what a service is made of, and what one running copy of it is.
 
-Everything here is resolved (no pydantic, no ``${VAR}`` except the placeholders an instance gets at its start) and can be
+Everything here is resolved (no pydantic, no ``${VAR}`` except the placeholders an instance gets at its start), can be
 shown, hashed, sent and stored. The engine, the agent, the drivers and the state share these values; who may change what
 is said there.
 
@@ -55,12 +55,12 @@ class Release:
 
     source: str  # absolute folder the tree is copied from
     digest: str  # sha256 over names, modes and contents; also the folder's name under releases/
-    exclude: tuple[str, ...] = ()  # relative to source: what is written at run time (volumes, deploy-code's own folders)
+    exclude: tuple[str, ...] = ()  # relative to source: written at run time (volumes, deploy-code's own folders)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Content:
-    """What an instance is made of: exactly what the run hash covers. Placeholders such as ``${PORT}`` stay unresolved."""
+    """What an instance is made of: exactly what the run hash covers. Placeholders (``${PORT}``) stay unresolved."""
 
     service_type: str = "process"  # process | container | a registered name
     command: str = ""  # one executable, never split

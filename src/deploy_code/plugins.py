@@ -1,7 +1,7 @@
 """Plugins: what they may listen to, and how they are found.
 
-A plugin only listens. Whatever it does, raising, hanging or returning nonsense, is reported and changes nothing about the
-deployment. Hooks may be plain or ``async``; plain ones run in a thread of their own, so that they may block.
+A plugin only listens. Whatever it does, raising, hanging or returning nonsense, is reported and changes nothing about
+the deployment. Hooks may be plain or ``async``; plain ones run in a thread of their own, so that they may block.
 """
 
 from __future__ import annotations

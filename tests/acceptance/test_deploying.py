@@ -363,14 +363,23 @@ def test_services_are_separated_by_commas_or_repeated(project: ProjectFolder, na
     assert set(pids(project)) == {"a", "c"}
 
 
-@pytest.mark.parametrize("command", ["deploy", "restart", "plan"])
+@pytest.mark.parametrize("command", ["deploy", "plan"])
 def test_an_unknown_service_is_s001_and_nothing_happens(project: ProjectFolder, command: str) -> None:
     project.write({"worker": sleeper()})
     said = project.cli(command, "--services", "wroker").exits(2).output
-    assert "S001" in said and "wroker" in said
-    assert "worker" in said or command == "restart", "the nearest name is offered"
+    assert "S001" in said and "worker" in said, "the nearest name is offered"
     assert pids(project) == {}
     until_gone(project)
+
+
+@pytest.mark.parametrize("command", ["restart", "stop"])
+def test_an_unknown_service_is_s001_among_those_that_run_too(project: ProjectFolder, command: str) -> None:
+    project.write({"worker": sleeper()})
+    project.cli("deploy").ok()
+    before = pids(project)
+    said = project.cli(command, "--services", "wroker").exits(2).output
+    assert "S001" in said and "worker" in said
+    assert pids(project) == before
 
 
 # --------------------------------------------------------------------------- one-shots

@@ -5,7 +5,7 @@ import json
 import yaml
 
 from deploy_code.cli.status_text import change_line, status_text
-from deploy_code.services.health_text import health_text, render
+from deploy_code.orchestrator.health_text import health_text, render
 
 
 def service(**more):

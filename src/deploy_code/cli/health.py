@@ -9,7 +9,7 @@ import click
 from deploy_code.cli.options import Options, command
 from deploy_code.cli.output import has_color, paint, plain, write
 from deploy_code.cli.reading import open_store
-from deploy_code.services.health_text import health_text, render
+from deploy_code.orchestrator.health_text import health_text, render
 
 UNHEALTHY = 4
 

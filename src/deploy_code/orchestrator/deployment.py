@@ -1,7 +1,7 @@
 """One deployment from its first change to its last word: record, walk, prove, and undo as one unit if it must be.
 
-What is wanted is recorded before anything is done, and every step is a "make it so": killed at any point, the next command
-or the agent finishes or undoes it from the record (see ``recover``).
+What is wanted is recorded before anything is done, and every step is a "make it so": killed at any point, the next
+command or the agent finishes or undoes it from the record (see ``recover``).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from deploy_code.orchestrator.brake import Brake, interrupted
 from deploy_code.orchestrator.executor import Executor, Outcome
 from deploy_code.orchestrator.failure import evidence, out_of_time, scrub, skip_error
 from deploy_code.orchestrator.hooks import run_hook
+from deploy_code.orchestrator.mirror import mirrored
 from deploy_code.orchestrator.report import DeploymentReport
 from deploy_code.plan.observed import Observed
 from deploy_code.plan.plan import Goal, Plan, Run, Step, WaitReady, Want
@@ -62,6 +63,7 @@ class DeploymentRun:
         self._began = time.time()
         self._outcome = Outcome()
         self._undone = False
+        self._forced: set[str] = set()  # services whose gate was passed by force
         self.number = order.number
         self.report = DeploymentReport(
             total_services=len(self._scope()),
@@ -195,7 +197,8 @@ class DeploymentRun:
             try:
                 await perform(step)
             except DeployCodeError as exc:
-                raise scrub(exc, self._parts.redactor) from exc.__cause__
+                scrub(exc, self._parts.redactor)
+                raise
 
         return Executor(
             plan,
@@ -226,6 +229,7 @@ class DeploymentRun:
             timeout=self._order.settings.timeout_seconds,
             again=again,
             force=self._order.forced,
+            forced=self._forced,
             stop_timeout=self._order.stop_timeout,
             port_range=self._order.settings.port_range,
             warn=lambda message, service="": self._parts.warn(message, deployment=self.number, service=service),
@@ -249,7 +253,8 @@ class DeploymentRun:
     def _to_prove(self) -> list[str]:
         """What this run touched and waited for: a target that was sick before is not asked to be well."""
         ungated = {step.service for step in self._plan.steps if isinstance(step, WaitReady) and not step.gated}
-        return [name for name in self._plan.actions if name not in ungated and _serves(self._plan.after.get(name))]
+        passed = ungated | self._forced
+        return [name for name in self._plan.actions if name not in passed and _serves(self._plan.after.get(name))]
 
     # ------------------------------------------------------------------------------------------------------- the ends
 
@@ -262,12 +267,20 @@ class DeploymentRun:
 
     def _is_good(self) -> bool:
         """Was everything that it touched ready together? A stop proves nothing, and none returns to it unasked."""
-        return not self._order.forced and "health" not in self._order.skip_phases and self._plan.kind != "stop"
+        carried = set(self._plan.after) - set(self._plan.services)  # with `services`: what was left alone
+        return (
+            not self._order.forced
+            and "health" not in self._order.skip_phases
+            and self._plan.kind != "stop"
+            and all(self._is_deployed(name) for name in carried if _serves(self._plan.after[name]))
+        )
 
     async def _fail(self, error: DeployCodeError) -> None:
         if error.code == "E017" and (self._going_back or self._plan.kind == "stop"):
             raise error  # it stays recorded as running, and is finished when it is taken up again
         await self._brake.guard(self._tell(error), "telling of the failure")
+        if not self.report.errors:  # interrupted before the evidence was there
+            self.report.errors.append(self._parts.redactor.clean(str(error)))
         wanted_back = self._order.settings.rollback_on_failure and not self._parts.options.no_rollback
         if wanted_back and not self._going_back and self._plan.kind != "stop":
             await self._undo(error)
@@ -283,7 +296,7 @@ class DeploymentRun:
             self.report.errors.append(self._parts.redactor.clean(str(error)))
         async for failure in evidence(self._parts, self._plan, failures, self._outcome):
             self.report.failures.append(failure)
-            self.report.errors.append(str(failure))
+            self.report.errors.append("\n".join(failure.render()))
             await self._parts.plugins.call("on_failure", failure)
         for name, root in sorted(self._outcome.skipped.items()):
             self.report.errors.append(skip_error(self._plan, name, root))
@@ -325,7 +338,7 @@ class DeploymentRun:
             raise undo.rollback_failed(outcome)
 
     def _count(self) -> None:
-        """``deployed`` is at the wanted revision and ready, as last heard of; after a rollback only what was untouched."""
+        """``deployed`` is at the wanted revision and ready, as last heard; after a rollback only what is untouched."""
         self.report.failed_services = len([name for name in self._outcome.failures if name])
         kept = self._scope() if not self._undone else self._plan.unchanged
         self.report.deployed_services = len([name for name in kept if self._is_deployed(name)])
@@ -368,6 +381,7 @@ class DeploymentRun:
     async def _settle(self) -> None:
         try:
             await self._parts.platform.settle(self.number)
+            await mirrored(self._parts)
         except DeployCodeError as exc:
             self._parts.warn(f"the agent was not told that deployment {self.number} is over: {exc}")
 

@@ -1,32 +1,35 @@
-"""``DeploymentOrchestrator``: the operations of a project. Each is a recorded deployment under the lock, made from a plan.
+"""``DeploymentOrchestrator``: the operations of a project, each a recorded deployment under the lock, from a plan.
 
 Every call opens what it needs and closes it again, so that one object lives through several event loops.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from deploy_code.errors import ConfigError, ServiceError
+from deploy_code.errors import ConfigError, DeployCodeError, ServiceError
 from deploy_code.events import Bus
 from deploy_code.model import Project, Settings
 from deploy_code.orchestrator import targets
+from deploy_code.orchestrator.brake import interrupted
 from deploy_code.orchestrator.deployment import DeploymentRun, Order
+from deploy_code.orchestrator.failure import scrub
 from deploy_code.orchestrator.observe import goals, observe, recorded_instances
 from deploy_code.orchestrator.preflight import preflight
 from deploy_code.orchestrator.record import entries, settings_of
-from deploy_code.orchestrator.recover import leave, recovery
+from deploy_code.orchestrator.recover import leave, recovery, unfinished
 from deploy_code.orchestrator.report import DeploymentReport
 from deploy_code.plan.observed import Observed, Target
-from deploy_code.plan.plan import Goal, Plan
+from deploy_code.plan.plan import Goal, Plan, redacted
 from deploy_code.plan.reconcile import reconcile
 from deploy_code.plugins import Plugin
 
 if TYPE_CHECKING:
     from deploy_code.orchestrator.parts import Host, Parts
+    from deploy_code.security.redact import Redactor
     from deploy_code.state.rows import DeploymentRow
     from deploy_code.state.store import Store
 
@@ -45,6 +48,7 @@ class DeploymentOrchestrator:
         self._host = host
         self._plugins = list(plugins)
         self._run: DeploymentRun | None = None
+        self._asked_to_end = False
 
     # ------------------------------------------------------------------------------------------------------ operations
 
@@ -62,21 +66,26 @@ class DeploymentOrchestrator:
         """
         skipped = _phases(skip_phases)
         self._host.prestart(self.bus)
-        project = self._host.load()
-        if self._host.options.dry_run or project.settings.dry_run:
-            return self._dry_run(project, services)
-        async with self._session(project) as parts:
+        try:
+            project = self._host.load()
             make = targets.deploy(project, services, rerun)
+        except BaseException:
+            await self._host.forget_prestarted()
+            raise
+        if self._host.options.dry_run or project.settings.dry_run:
+            return _planned(self._plan(project, make, skipped), project.warnings)
+        async with self._session(project) as parts:
             return await self._deploy(parts, project, make, skipped)
 
     async def plan(self, services: Sequence[str] | None = None, *, rerun: Sequence[str] = ()) -> Plan:
         """What ``deploy`` would do, preflight included. Opens the state read-only, starts no agent, creates nothing."""
-        return self._plan(self._host.load(), services, rerun)
+        project = self._host.load()
+        return self._plan(project, targets.deploy(project, services, rerun), frozenset())
 
     async def stop(
         self, timeout: float | None = None, services: Sequence[str] | None = None
     ) -> DeploymentReport | None:
-        """Stop all services, dependents first, and remember the wish. ``timeout``: seconds for each, instead of its own.
+        """Stop all services, dependents first, and remember the wish. ``timeout``: seconds for each, not its own.
 
         None when the project was never deployed. Works whatever is wrong with the file.
         """
@@ -93,12 +102,12 @@ class DeploymentOrchestrator:
         return await self._recorded(lambda _, now: targets.scale(self._name, now, replicas))
 
     async def rollback(self, to: int | None = None) -> DeploymentReport:
-        """Restore exactly what deployment ``to`` left; without it the last good one that differs from what is wanted."""
+        """Restore exactly what deployment ``to`` left; without it the last good one that differs from now."""
 
-        def make(store: Store, _: Mapping[str, Goal]) -> MakeTarget:
+        def make(store: Store, now: Mapping[str, Goal]) -> MakeTarget:
             wanted = goals(store, targets.rollback_row(store, to).wanted)
-            changed = tuple(targets.changed_files(wanted, self._host.root()))
-            return targets.rollback(self._name, wanted, warnings=changed)
+            warnings = (*targets.changed_files(wanted, self._host.root()), *targets.one_shots_kept(now, wanted))
+            return targets.rollback(self._name, wanted, warnings=warnings)
 
         return await self._recorded(make)
 
@@ -114,6 +123,7 @@ class DeploymentOrchestrator:
 
     def interrupt(self) -> None:
         """First call: an orderly rollback. Second: stop at once; what is left is recorded and can be recovered."""
+        self._asked_to_end = True
         if self._run is not None:
             self._run.interrupt()
 
@@ -122,6 +132,7 @@ class DeploymentOrchestrator:
     @asynccontextmanager
     async def _session(self, project: Project | None, *, recover: bool = True) -> AsyncIterator[Parts]:
         """Everything open and locked, and whatever was interrupted before brought to its end."""
+        self._asked_to_end = False
         async with self._host.session(self.bus, project, self._plugins) as parts:
             row = parts.store.running_deployment() if recover else None
             if row is not None:
@@ -133,6 +144,8 @@ class DeploymentOrchestrator:
         return await leave(parts, row) if run is None else await self._carry_out(run)
 
     async def _carry_out(self, run: DeploymentRun) -> DeploymentReport:
+        if self._asked_to_end:
+            raise interrupted()  # between the recovery of another deployment and this one
         self._run = run
         try:
             return await run.run()
@@ -146,7 +159,7 @@ class DeploymentOrchestrator:
     async def _deploy(
         self, parts: Parts, project: Project, make: MakeTarget, skipped: frozenset[str]
     ) -> DeploymentReport:
-        parts.warnings.extend(project.warnings)
+        parts.warnings.extend(map(parts.redactor.clean, project.warnings))
         order = await self._order(parts, make, project.settings)
         order = replace(order, hooks=project.hooks, root=project.root, env=dict(project.env), skip_phases=skipped)
         self._preflight(parts, order)
@@ -169,30 +182,45 @@ class DeploymentOrchestrator:
     async def _order(self, parts: Parts, make: MakeTarget, settings: Settings) -> Order:
         observed = observe(parts.store, await parts.platform.observe())
         target = replace(make(observed), settings=settings)
-        return Order(plan=reconcile(target, observed), observed=observed, settings=settings)
+        plan = redacted(reconcile(target, observed), parts.redactor.clean)
+        return Order(plan=plan, observed=observed, settings=settings, forced=parts.options.force)
 
     def _preflight(self, parts: Parts, order: Order) -> None:
-        if "validation" not in order.skip_phases and order.plan.kind != "stop":
-            state = parts.identity.directories.state
-            preflight(order.plan, state=state, root=order.root, held=_held(order.observed))
+        if order.plan.kind != "stop":
+            self._look_ahead(order.plan, order.observed, order.root, order.skip_phases, parts.redactor)
+
+    def _look_ahead(
+        self, plan: Plan, observed: Observed, root: str, skipped: Collection[str], redactor: Redactor
+    ) -> None:
+        if "validation" in skipped:
+            return
+        try:
+            preflight(plan, state=self._host.identity.directories.state, root=root, held=_held(observed))
+        except DeployCodeError as exc:
+            scrub(exc, redactor)
+            raise
 
     async def _execute(self, parts: Parts, order: Order) -> DeploymentReport:
         if order.plan.is_empty and _nothing_to_record(parts, order.plan):
-            return _unchanged(parts, order.plan)
+            return _unchanged(parts, order)
         return await self._carry_out(DeploymentRun(parts, order))
 
     # --------------------------------------------------------------------------------------------------------- dry run
 
-    def _dry_run(self, project: Project, services: Sequence[str] | None) -> DeploymentReport:
-        return _planned(self._plan(project, services, ()), project.warnings)
-
-    def _plan(self, project: Project, services: Sequence[str] | None, rerun: Sequence[str]) -> Plan:
+    def _plan(self, project: Project, make: MakeTarget, skipped: Collection[str]) -> Plan:
         with ExitStack() as stack:
             store = self._reader(stack)
             observed = self._look(store) if store else Observed()
-        plan = reconcile(targets.deploy(project, services, rerun)(observed), observed)
-        preflight(plan, state=self._host.identity.directories.state, root=project.root, held=_held(observed))
+            target = replace(make(observed), warnings=self._unfinished(store))
+        redactor = self._host.redactor(project)
+        plan = redacted(reconcile(target, observed), redactor.clean)
+        self._look_ahead(plan, observed, project.root, skipped, redactor)
         return plan
+
+    def _unfinished(self, store: Store | None) -> tuple[str, ...]:
+        """A deployment that was left behind, which somebody who only looks leaves as it is."""
+        row = store.running_deployment() if store else None
+        return (unfinished(row, self._host.identity.directories.state),) if row else ()
 
     def _preview(self, make: FromRecord) -> DeploymentReport:
         with ExitStack() as stack:
@@ -203,11 +231,15 @@ class DeploymentOrchestrator:
                 )
             observed = self._look(store)
             target = make(store, goals(store, store.current_map()))(observed)
-        return _planned(reconcile(target, observed), ())
+            target = replace(target, warnings=(*self._unfinished(store), *target.warnings))
+        return _planned(redacted(reconcile(target, observed), self._host.redactor().clean), ())
 
     def _reader(self, stack: ExitStack) -> Store | None:
         store = self._host.reader()
-        return stack.enter_context(store) if store is not None else None
+        if store is not None:
+            stack.enter_context(store)
+            self._host.check_owner(store)
+        return store
 
     def _look(self, store: Store) -> Observed:
         return observe(store, recorded_instances(store, agent_alive=self._host.agent_is_alive()))
@@ -232,14 +264,13 @@ def _nothing_to_record(parts: Parts, plan: Plan) -> bool:
     return last is not None and (last.good or plan.kind != "deploy") and entries(plan.before) == entries(plan.after)
 
 
-def _unchanged(parts: Parts, plan: Plan) -> DeploymentReport:
-    last = parts.store.last_deployment()
-    count = len(plan.unchanged)
+def _unchanged(parts: Parts, order: Order) -> DeploymentReport:
+    plan, last = order.plan, parts.store.last_deployment()
     return DeploymentReport.succeeded(
-        total_services=count,
-        deployed_services=count,
+        total_services=len(plan.unchanged),
+        deployed_services=len([name for name in plan.unchanged if not plan.after[name].stopped]),
         warnings=list(dict.fromkeys(parts.warnings)),
-        phases_completed=list(PHASES),
+        phases_completed=[phase for phase in PHASES if phase not in order.skip_phases],
         deployment=last.number if last else 0,
         plan=plan,
     )

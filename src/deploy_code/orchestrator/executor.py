@@ -20,7 +20,7 @@ Perform = Callable[[Step], Awaitable[None]]
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """What came of a walk. ``failures``: service → its error, in the order they happened; ``skipped``: service → root."""
+    """What came of a walk. ``failures``: service → its error, in the order of time; ``skipped``: service → root."""
 
     failures: dict[str, DeployCodeError] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)

@@ -95,7 +95,7 @@ async def explain(parts: Parts, service: str, error: DeployCodeError, skipped: t
         instance=f"{service} r{instance.revision} #{instance.index}",
         exit=instance.exit,
         probe=instance.probe,
-        log_lines=_log_lines(instance),
+        log_lines=_log_lines(parts, instance),
         log_path=instance.log_path,
         listening=listening,
         skipped=skipped,
@@ -117,12 +117,16 @@ async def _listening(parts: Parts, instance: Instance) -> tuple[str, ...]:
     return tuple(found.get("listening", ()))
 
 
-def _log_lines(instance: Instance) -> tuple[str, ...]:
+def _log_lines(parts: Parts, instance: Instance) -> tuple[str, ...]:
     from deploy_code.logs.read import read_from
 
     if not instance.log_path:
         return ()
-    return tuple(read_from(instance.log_path, instance.log_offset, LOG_LINES))
+    try:
+        return tuple(read_from(instance.log_path, instance.log_offset, LOG_LINES))
+    except (OSError, ValueError) as exc:
+        parts.warn(f"the log of {instance.service} could not be read: {exc}", service=instance.service)
+        return ()
 
 
 def _remedies(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deploy_code.errors import CATALOGUE, DeploymentError
@@ -16,12 +16,17 @@ from deploy_code.model import Gate, Instance, Phase, Wanted
 from deploy_code.plan.plan import Goal, Remove, Run, Settle, Step, Update, WaitReady, Want
 from deploy_code.platforms.base import Platform
 
+DEAD = (Phase.EXITED, Phase.FAILED, Phase.BACKOFF)
 SWEEP_SECONDS = 30.0  # what the agent may take on top of a stop time-out to kill and sweep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What every operation may look at. ``timeout``: of one gate, in seconds."""
+    """What every operation may look at. ``timeout``: of one gate, in seconds.
+
+    ``again``: this deployment has walked before (its rollback, a recovery), so that the agent takes what is wanted for
+    a repetition and leaves alone what is dead. ``forced``: services whose gate stayed shut and was passed by force.
+    """
 
     platform: Platform
     deployment: int
@@ -29,7 +34,9 @@ class Context:
     old: Mapping[str, Goal]  # what was
     present: Mapping[str, Collection[int]]  # revisions found at the beginning
     timeout: float
+    again: bool = False
     force: bool = False
+    forced: set[str] = field(default_factory=set)
     stop_timeout: float | None = None
     port_range: tuple[int, int] = (30000, 40000)
     warn: Callable[..., None] = field(default=lambda *_args, **_kw: None)
@@ -52,7 +59,11 @@ async def want(context: Context, step: Want) -> None:
     if step.replicas == 0:
         await _take_away(context, step.service, {step.revision})
         return
-    await _want(context, _wanted(context.goals[step.service]))
+    wanted = _wanted(context.goals[step.service])
+    if context.again:
+        await _clear_dead(context, wanted)
+    await _want(context, wanted)
+    await _without_surplus(context, step)
 
 
 async def wait_ready(context: Context, step: WaitReady) -> None:
@@ -67,6 +78,7 @@ async def wait_ready(context: Context, step: WaitReady) -> None:
     except NotReadyError as exc:
         if not context.force or exc.code != "E006":
             raise
+        context.forced.add(step.service)
         context.warn(f"{exc} (forced: its dependents start all the same)", service=step.service)
 
 
@@ -137,17 +149,42 @@ async def _take_away(context: Context, service: str, revisions: set[int]) -> Non
     if not revisions:
         return
     await _want(context, *(Wanted(service=service, revision=each, replicas=0) for each in sorted(revisions)))
+    await _until_left(context, service, lambda found: not any(each.revision in revisions for each in found))
+
+
+async def _clear_dead(context: Context, wanted: Wanted) -> None:
+    """Take away what cannot get ready any more, so that it is started afresh."""
+    found = _of_revision(context, wanted.service, wanted.revision)
+    if not any(_is_hopeless(each) for each in found):
+        return
+    ready = {each.uuid for each in found if each.phase is Phase.READY}
+    await _want(context, replace(wanted, replicas=min(len(ready), wanted.replicas)))
+    going = {each.uuid for each in found} - ready
+    await _until_left(context, wanted.service, lambda now: going.isdisjoint(each.uuid for each in now))
+
+
+async def _without_surplus(context: Context, step: Want) -> None:
+    """Scaling down is done when the surplus is gone; its end must not be taken for that of an instance that stays."""
+
+    def fits(found: tuple[Instance, ...]) -> bool:
+        return sum(1 for each in found if each.revision == step.revision) <= step.replicas
+
+    await _until_left(context, step.service, fits)
+
+
+async def _until_left(context: Context, service: str, enough: Callable[[tuple[Instance, ...]], bool]) -> None:
+    """Wait until what must go is gone. Raises DeploymentError E008."""
     bound = _stop_bound(context, service)
     try:
         async with asyncio.timeout(bound):
-            while any(each.revision in revisions for each in context.platform.instances(service)):
+            while not enough(context.platform.instances(service)):
                 await context.platform.changed(service)
     except TimeoutError as exc:
         raise DeploymentError(
             f"{service} is still there {bound:g} s after it was told to stop",
             service=service,
             code="E008",
-            remedy=f"See what hangs with `deploy-code status --detailed`, then run `deploy-code stop --services {service}`",
+            remedy=f"See it with `deploy-code status --detailed`, then run `deploy-code stop --services {service}`",
         ) from exc
 
 
@@ -157,16 +194,20 @@ def _stop_bound(context: Context, service: str) -> float:
     return (own if context.stop_timeout is None else context.stop_timeout) + SWEEP_SECONDS
 
 
-async def _until_ready(context: Context, step: WaitReady) -> None:
-    """The gate. Its deadline is reset only by a new maximum of ready instances (DESIGN §6)."""
-    best, loop = 0, asyncio.get_running_loop()
+async def _until_ready(context: Context, step: WaitReady) -> bool:
+    """The gate; whether it had to be waited for.
+
+    Its deadline is reset only by a new maximum of ready instances (DESIGN §6).
+    """
+    best, waited, loop = 0, False, asyncio.get_running_loop()
     deadline = loop.time() + context.timeout
     while True:
         instances = _of_revision(context, step.service, step.revision)
         raise_if_hopeless(step.service, instances)
         ready = sum(1 for each in instances if each.phase is Phase.READY)
         if ready >= step.replicas:
-            return
+            return waited
+        waited = True
         if ready > best:
             best, deadline = ready, loop.time() + context.timeout
         try:
@@ -189,7 +230,7 @@ def _too_late(context: Context, step: WaitReady, ready: int) -> NotReadyError:
 def raise_if_hopeless(service: str, instances: tuple[Instance, ...]) -> None:
     """A dead instance or a gate that the agent has given up on ends the wait at once."""
     for each in instances:
-        if each.phase in (Phase.EXITED, Phase.FAILED, Phase.BACKOFF):
+        if each.phase in DEAD:
             raise _died(service, each)
     for each in instances:
         if each.gate is Gate.FAILED:
@@ -199,6 +240,10 @@ def raise_if_hopeless(service: str, instances: tuple[Instance, ...]) -> None:
                 code="E006",
                 instance=each,
             )
+
+
+def _is_hopeless(instance: Instance) -> bool:
+    return instance.phase in DEAD or instance.gate is Gate.FAILED
 
 
 def _probe_said(instance: Instance) -> str:
@@ -223,7 +268,7 @@ def _died(service: str, instance: Instance) -> NotReadyError:
 
 
 def _split_code(note: str) -> tuple[str, str]:
-    """``"E003 no such command"`` → ``("E003", "no such command")``; the agent leads a note by its code where it has one."""
+    """``"E003 no such command"`` → ``("E003", "no such command")``; the agent leads a note by its code, if any."""
     head, _, rest = note.partition(" ")
     head = head.rstrip(":")
     if head not in CATALOGUE:
@@ -237,7 +282,7 @@ async def _until_completed(context: Context, step: Run) -> None:
         for each in _of_revision(context, step.service, step.revision):
             if each.phase is Phase.COMPLETED:
                 return
-            if each.phase in (Phase.EXITED, Phase.FAILED, Phase.BACKOFF):
+            if each.phase in DEAD:
                 raise _one_shot_failed(step, each)
         await context.platform.changed(step.service)
 
@@ -264,20 +309,29 @@ def _latest(context: Context, service: str, revision: int) -> Instance | None:
 
 
 async def ready_together(context: Context, services: Collection[str]) -> None:
-    """Phase "health": all of these have been ready together for their ``min_ready_seconds``."""
-    for service in sorted(services):
-        goal = context.goals[service]
-        step = WaitReady(id="", service=service, revision=goal.revision, replicas=goal.replicas)
-        while True:
-            await _until_ready(context, step)
-            left = _still_to_prove(context, goal)
-            if left <= 0:
-                break
-            try:
-                async with asyncio.timeout(left):
-                    await context.platform.changed(service)
-            except TimeoutError:
-                continue  # nothing changed for as long as was left to prove: look again, and find it proven
+    """Phase "health": all of these have been ready, together, for their ``min_ready_seconds``."""
+    waited = True
+    while waited:  # whoever was looked at first must still be ready when the last one is
+        waited = False
+        for service in sorted(services):
+            waited |= await _proven(context, context.goals[service])
+
+
+async def _proven(context: Context, goal: Goal) -> bool:
+    """Wait until one service has been ready for long enough; whether that took any time."""
+    service, waited = goal.spec.name, False
+    step = WaitReady(id="", service=service, revision=goal.revision, replicas=goal.replicas)
+    while True:
+        waited |= await _until_ready(context, step)
+        left = _still_to_prove(context, goal)
+        if left <= 0:
+            return waited
+        waited = True
+        try:
+            async with asyncio.timeout(left):
+                await context.platform.changed(service)
+        except TimeoutError:
+            continue  # nothing changed for as long as was left to prove: look again, and find it proven
 
 
 def _still_to_prove(context: Context, goal: Goal) -> float:

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from deploy_code.events import Event
@@ -75,13 +76,25 @@ def _overrides(plugin: Plugin, hook: str) -> bool:
     return hook in vars(plugin) or own is not getattr(Plugin, hook)
 
 
+class _HookEndedError(Exception):
+    """A hook raised what would end the program, or what no future can carry: its failure, like any other."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 async def _run(hook: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    if inspect.iscoroutinefunction(hook):
-        await hook(*arguments)
-        return
-    result = await _in_thread(hook, arguments)
-    if inspect.isawaitable(result):
-        await result
+    try:
+        result = hook(*arguments) if inspect.iscoroutinefunction(hook) else await _in_thread(hook, arguments)
+        if inspect.isawaitable(result):
+            await result
+    except (SystemExit, KeyboardInterrupt) as exc:
+        raise _HookEndedError(repr(exc)) from exc
+
+
+def _crossing(error: BaseException) -> Exception:
+    carried = isinstance(error, Exception) and not isinstance(error, StopIteration)
+    return error if carried else _HookEndedError(repr(error))  # type: ignore[return-value]
 
 
 async def _in_thread(hook: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
@@ -97,8 +110,8 @@ async def _in_thread(hook: Callable[..., Any], arguments: tuple[Any, ...]) -> An
         try:
             outcome, setter = hook(*arguments), future.set_result
         except BaseException as exc:  # crosses the thread: raised again where it is awaited
-            outcome, setter = exc, future.set_exception
-        if not loop.is_closed():
+            outcome, setter = _crossing(exc), future.set_exception
+        with suppress(RuntimeError):  # the loop is closed: nobody waits for it any more
             loop.call_soon_threadsafe(settle, setter, outcome)
 
     threading.Thread(target=work, name="plugin hook", daemon=True).start()

@@ -21,7 +21,7 @@ STARTING = ("create", "replace", "start", "restart", "scale", "run")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """What the checks may know beside the plan. ``freed``: ports this very plan frees; ``kept``: port → who keeps it."""
+    """What the checks may know beside the plan. ``freed``: ports this plan frees; ``kept``: port → who keeps it."""
 
     state: str
     root: str
@@ -193,7 +193,8 @@ def _router(goal: Goal, world: World) -> Iterator[Problem]:
         if port.host_port and goal.replicas > 1:
             yield _problem(
                 goal.spec,
-                f"{goal.replicas} replicas cannot share host_port {port.host_port} without a router, and this version has none",
+                f"{goal.replicas} replicas cannot share host_port {port.host_port} without a router, "
+                "and this version has none",
                 code="S004",
                 key=key,
                 remedy="take host_port out (each replica then gets its own port as ${PORT}), or set replicas to 1",
@@ -201,7 +202,8 @@ def _router(goal: Goal, world: World) -> Iterator[Problem]:
         elif port.host_port and port.container_port not in (None, port.host_port) and not is_dynamic(goal.spec, port):
             yield _problem(
                 goal.spec,
-                f"it binds {port.container_port}, and host_port {port.host_port} needs a router, which this version does not have",
+                f"it binds {port.container_port}, and host_port {port.host_port} needs a router, "
+                "which this version does not have",
                 code="S004",
                 key=key,
                 remedy="make both the same, or let it take its port from ${PORT}",

@@ -1,7 +1,8 @@
 """Finishes or undoes a deployment whose process died, from what was recorded: a plan like any other.
 
-Level-triggered: nothing of the step trace is read. A stop and a rollback are finished; everything else goes back to what was
-wanted before, or stays as it is where ``rollback_on_failure`` is off, or goes forward when asked to (``--resume``).
+Level-triggered: nothing of the step trace is read. A stop and a rollback are finished; everything else goes back to
+what was wanted before, or stays as it is where ``rollback_on_failure`` is off, or goes forward when asked to
+(``--resume``).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from deploy_code.orchestrator.observe import goals, observe
 from deploy_code.orchestrator.record import settings_of
 from deploy_code.orchestrator.report import DeploymentReport
 from deploy_code.plan.observed import Target
-from deploy_code.plan.plan import Goal
+from deploy_code.plan.plan import Goal, redacted
 from deploy_code.plan.reconcile import reconcile
 from deploy_code.services.status import DeploymentStatus
 
@@ -34,6 +35,15 @@ def describe(row: DeploymentRow, *, resume: bool = False) -> str:
     return f"{row.kind} {row.number} (begun {when} by {row.who}) was interrupted; {_intent(row, resume)}"
 
 
+def unfinished(row: DeploymentRow, state: str) -> str:
+    """The same for those who only look, and change nothing about it."""
+    from deploy_code.state.lock import holder
+
+    if by := holder(state):
+        return f"{row.kind} {row.number} is still running ({by}): what it leaves may differ from what is seen now"
+    return f"{row.kind} {row.number} was interrupted: whatever changes something next brings it to its end first"
+
+
 def _intent(row: DeploymentRow, resume: bool) -> str:
     if row.kind in FORWARD or resume:
         return "it is finished now"
@@ -48,7 +58,7 @@ async def recovery(parts: Parts, row: DeploymentRow, *, resume: bool = False) ->
         return None
     wanted = goals(parts.store, row.after if forward else row.before)
     order = await _order(parts, row, wanted, forward=forward)
-    return RecoveryRun(parts, order, undone=not forward)
+    return RecoveryRun(parts, order, wanted, backwards=not forward)
 
 
 async def _order(parts: Parts, row: DeploymentRow, wanted: Mapping[str, Goal], *, forward: bool) -> Order:
@@ -64,7 +74,13 @@ async def _order(parts: Parts, row: DeploymentRow, wanted: Mapping[str, Goal], *
         ungated=frozenset(name for name, entry in row.before.items() if not entry.ready),
         run_one_shots=forward and row.kind != "rollback",
     )
-    return Order(plan=reconcile(target, observed), observed=observed, settings=settings, number=row.number)
+    return Order(
+        plan=redacted(reconcile(target, observed), parts.redactor.clean),
+        observed=observed,
+        settings=settings,
+        forced=row.forced and forward,
+        number=row.number,
+    )
 
 
 async def leave(parts: Parts, row: DeploymentRow) -> DeploymentReport:
@@ -81,16 +97,24 @@ async def leave(parts: Parts, row: DeploymentRow) -> DeploymentReport:
 
 
 class RecoveryRun(DeploymentRun):
-    """Walks the recovery plan; it is never rolled back itself, and says of an undone deployment that it was."""
+    """Walks the recovery plan; it is never rolled back itself, and says of an undone deployment that it was.
 
-    def __init__(self, parts: Parts, order: Order, *, undone: bool) -> None:
+    ``wanted``: the full map that it leads to. ``backwards``: to what was before the interrupted deployment.
+    """
+
+    def __init__(self, parts: Parts, order: Order, wanted: Mapping[str, Goal], *, backwards: bool) -> None:
         super().__init__(parts, order, going_back=True)
-        self._undone = undone
+        self._wanted = wanted
+        self._backwards = backwards
+
+    def _wanted_now(self) -> Mapping[str, Goal]:
+        return self._wanted
 
     async def _succeed(self) -> None:
-        if self._undone:
-            self.report.status = DeploymentStatus.ROLLED_BACK
-            self.report.errors.append(f"{title('E017')}: deployment {self.number} was interrupted and has been undone")
-            await self._finish(good=False)
-        else:
+        if not self._backwards:
             await super()._succeed()
+            return
+        self.report.status = DeploymentStatus.ROLLED_BACK
+        self.report.errors.append(f"{title('E017')}: deployment {self.number} was interrupted and has been undone")
+        self._count()
+        await self._finish(good=False)

@@ -13,7 +13,10 @@ from deploy_code.model import Release
 
 
 def keep(releases: Iterable[Release], state: str) -> None:
-    """Copy those that are not there yet. Raises E012 when a tree changed since it was hashed, StateError when it cannot be written."""
+    """Copy those that are not there yet.
+
+    Raises StalePlanError E012 when a tree changed since it was hashed, StateError when it cannot be written.
+    """
     root = os.path.join(state, "releases")
     for release in {each.digest: each for each in releases}.values():
         target = os.path.join(root, release.digest)

@@ -6,7 +6,7 @@ Shapes: DESIGN §9. Neither asyncio nor the agent is needed; where no agent runs
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from deploy_code.model import Instance, Phase, ServiceSpec
@@ -31,11 +31,12 @@ def read_status(store: Store, *, detailed: bool = False, agent_alive: bool) -> d
     running = store.running_deployment()
     entries = _wanted_map(store, running)
     specs = store.specs(entries)
+    completed = store.completed_one_shots() if any(spec.content.one_shot for spec in specs.values()) else set()
     by_service: dict[str, list[Instance]] = {}
     for each in recorded_instances(store, agent_alive=agent_alive):
         by_service.setdefault(each.service, []).append(each)
     services = {
-        name: _service(specs.get(name), entries.get(name), by_service.get(name, []), detailed=detailed)
+        name: _service(specs.get(name), entries.get(name), by_service.get(name, []), completed, detailed=detailed)
         for name in sorted({*entries, *by_service})
     }
     project = store.project()
@@ -77,7 +78,12 @@ def _notes(services: dict[str, Any], *, agent_alive: bool) -> list[str]:
 
 
 def _service(
-    spec: ServiceSpec | None, entry: MapEntry | None, instances: list[Instance], *, detailed: bool
+    spec: ServiceSpec | None,
+    entry: MapEntry | None,
+    instances: list[Instance],
+    completed: Collection[tuple[str, str]],
+    *,
+    detailed: bool,
 ) -> dict[str, Any]:
     replicas = entry.replicas if entry else 0
     stopped = entry is None or entry.stopped
@@ -96,18 +102,23 @@ def _service(
         "uptime_seconds": _uptime(instances),
         "ports": sorted({number for each in instances for number in each.ports.values()}),
         "one_shot": one_shot,
-        "deployed": _is_deployed(entry, instances, one_shot=one_shot),
+        "deployed": _is_deployed(spec, entry, instances, completed),
         "detail": _detail(instances, one_shot=one_shot),
     }
     return {**data, "instances": [_instance(each) for each in instances]} if detailed else data
 
 
-def _is_deployed(entry: MapEntry | None, instances: Sequence[Instance], *, one_shot: bool) -> bool:
-    if entry is None or entry.stopped:
+def _is_deployed(
+    spec: ServiceSpec | None,
+    entry: MapEntry | None,
+    instances: Sequence[Instance],
+    completed: Collection[tuple[str, str]],
+) -> bool:
+    if entry is None or entry.stopped or spec is None:
         return False
+    if spec.content.one_shot:
+        return (spec.name, spec.run_hash) in completed
     right = [each for each in instances if each.revision == entry.revision]
-    if one_shot:
-        return not any(each.phase in (Phase.FAILED, Phase.EXITED, Phase.STARTING) for each in right)
     return sum(1 for each in right if each.phase is Phase.READY) >= entry.replicas
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -47,18 +48,37 @@ def _goal(spec: ServiceSpec, observed: Observed) -> Goal:
 
 
 def stop(project: str, recorded: Mapping[str, Goal], services: Sequence[str] | None) -> MakeTarget:
-    """Everything down (or only ``services``), and the wish to be so."""
+    """Everything down (or only ``services`` and what depends on them), and the wish to be so."""
     _known(services or (), recorded)
-    chosen = set(recorded if services is None else services)
+    chosen = frozenset(recorded) if services is None else _with_dependents(services, recorded)
     wanted = {name: replace(goal, stopped=goal.stopped or name in chosen) for name, goal in recorded.items()}
-    only = None if services is None else frozenset(services)
+    only = None if services is None else chosen
     return lambda _: Target(project=project, kind="stop", goals=wanted, only=only, run_one_shots=False)
 
 
+def _with_dependents(names: Iterable[str], recorded: Mapping[str, Goal]) -> frozenset[str]:
+    dependents: dict[str, list[str]] = defaultdict(list)
+    for name, goal in recorded.items():
+        for needed in goal.spec.policy.dependencies:
+            dependents[needed.service].append(name)
+    seen, todo = set(names), list(names)
+    while todo:
+        for each in dependents[todo.pop()]:
+            if each not in seen:
+                seen.add(each)
+                todo.append(each)
+    return frozenset(seen)
+
+
 def restart(project: str, recorded: Mapping[str, Goal], services: Sequence[str] | None) -> MakeTarget:
-    """The same revisions, recreated. One-shots are done once and for all, and not among them."""
+    """The same revisions, recreated. One-shots are done once and for all: S003 for those that are named."""
     _known(services or (), recorded)
-    chosen = frozenset(name for name in (services or recorded) if not recorded[name].spec.content.one_shot)
+    for name in services or ():
+        if recorded[name].spec.content.one_shot:
+            remedy = f"Run it once more with `deploy-code deploy --rerun {name}`"
+            raise ServiceError(f"{name} is a one-shot: there is nothing to restart", code="S003", remedy=remedy)
+    names = recorded if services is None else services
+    chosen = frozenset(name for name in names if not recorded[name].spec.content.one_shot)
     wanted = {name: replace(goal, stopped=goal.stopped and name not in chosen) for name, goal in recorded.items()}
     return lambda _: Target(
         project=project, kind="restart", goals=wanted, only=chosen, recreate=chosen, run_one_shots=False
@@ -104,7 +124,9 @@ def rollback_row(store: Store, to: int | None) -> DeploymentRow:
 
 
 def _last_good(store: Store) -> DeploymentRow:
-    now, before = _essence(store.current_map()), None
+    """The newest good one that differs from what is wanted; after a failure that was not undone, the newest of all."""
+    last, before = store.last_deployment(), None
+    now = None if last is not None and last.status == "failed" else _essence(store.current_map())
     while (row := store.last_good(before)) is not None:
         if _essence(row.wanted) != now:
             return row
@@ -134,6 +156,17 @@ def changed_files(wanted: Mapping[str, Goal], root: str) -> Iterator[str]:
                     f"{name} r{goal.revision}: its code was not kept and has changed since ({', '.join(changed)}): "
                     "what lies there now will run (give it a `release` to keep code)"
                 )
+
+
+def one_shots_kept(now: Mapping[str, Goal], wanted: Mapping[str, Goal]) -> Iterator[str]:
+    """A warning that names the one-shots of today which no return to ``wanted`` takes back."""
+    names = sorted(
+        name
+        for name, goal in now.items()
+        if goal.spec.content.one_shot and (name not in wanted or wanted[name].revision != goal.revision)
+    )
+    if names:
+        yield f"one-shots that ran are not undone: {', '.join(names)}"
 
 
 def _digest(path: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from deploy_code.model import Content, Instance, Phase, Policy
@@ -71,11 +71,28 @@ def _stop(target: Target, goal: Goal, found: ObservedService) -> Change | None:
 
 def _run(target: Target, goal: Goal, found: ObservedService, observed: Observed) -> Change | None:
     name, done = goal.spec.name, (goal.spec.name, goal.spec.run_hash) in observed.completed
-    if not target.run_one_shots or (done and name not in target.rerun):
+    if not target.run_one_shots:
+        return _end_runs(target, goal, found)
+    if done and name not in target.rerun:
         return None
     stale = tuple(sorted(revision for revision in found.revisions if revision != goal.revision))
     cause = _why_run(goal, found, asked=name in target.rerun)
     return Change(service=name, action="run", cause=cause, old=found.goal, new=goal, stale=stale)
+
+
+def _end_runs(target: Target, goal: Goal, found: ObservedService) -> Change | None:
+    """A rollback runs no one-shots, and does not let one run on that the undone deployment has begun."""
+    going = {each.revision for each in found.instances if each.phase.is_alive}
+    if target.kind != "rollback" or not going:
+        return None
+    return Change(
+        service=goal.spec.name,
+        action="stop",
+        cause="a rollback does not let it run on",
+        old=found.goal,
+        new=replace(goal, stopped=True),
+        stale=tuple(sorted(going)),
+    )
 
 
 def _why_run(goal: Goal, found: ObservedService, *, asked: bool) -> str:
@@ -120,6 +137,8 @@ def _why_replace(target: Target, goal: Goal, found: ObservedService) -> str:
 
 def _adjustment(goal: Goal, found: ObservedService) -> tuple[str, str]:
     """What the wanted revision itself still lacks, as (action, cause); two empty strings: nothing."""
+    if not found.revisions and not goal.replicas:
+        return "", ""
     if not found.revisions:
         return ("create", "new service") if found.goal is None else ("start", _why_start(found.goal))
     count = found.wanted.get(goal.revision, 0)

@@ -45,7 +45,8 @@ def _code_not_kept(target: Target, wanted: Mapping[str, Change]) -> Iterator[str
 def _scaled(wanted: Mapping[str, Change]) -> Iterator[str]:
     for name, change in wanted.items():
         if change.action == "scale" and change.old is not None and change.new is not None:
-            yield f"{name}: the file's replicas ({change.new.replicas}) win over the {change.old.replicas} it was scaled to"
+            new, old = change.new.replicas, change.old.replicas
+            yield f"{name}: the file's replicas ({new}) win over the {old} it was scaled to"
 
 
 def _one_shots(target: Target) -> Iterator[str]:

@@ -1,13 +1,13 @@
-"""The plan: typed steps with a cause each, in an order that can be walked. Dry run, dashboard, tests and executor share it.
+"""The plan: typed steps with a cause each, in an order that can be walked; dry run, tests and executor share it.
 
-A step is about a service and a revision, never about one process or container, and each is a "make it so": walking the same
-step twice does what walking it once does.
+A step is about a service and a revision, never about one process or container, and each is a "make it so": walking the
+same step twice does what walking it once does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from deploy_code.model import ServiceSpec
@@ -188,6 +188,17 @@ class Plan:
             "notes": list(self.notes),
             "warnings": list(self.warnings),
         }
+
+
+def redacted(plan: Plan, clean: Callable[[str], str]) -> Plan:
+    """The same plan with every text that may quote a value made clean."""
+    return replace(
+        plan,
+        steps=tuple(replace(step, cause=clean(step.cause)) if step.cause else step for step in plan.steps),
+        causes={name: clean(cause) for name, cause in plan.causes.items()},
+        notes=tuple(map(clean, plan.notes)),
+        warnings=tuple(map(clean, plan.warnings)),
+    )
 
 
 def _step_data(step: Step) -> dict[str, Any]:

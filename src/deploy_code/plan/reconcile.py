@@ -1,8 +1,8 @@
 """The only entry of the planner: ``reconcile(target, observed) -> Plan``.
 
 Starts follow the new graph: each service waits for its own dependencies only. Stops follow the recorded one, dependents
-first. Where an exclusive thing (a port, a directory) passes from one service to another, its old holder stops before its new
-one starts, whatever else the order would be. What is left over goes last, when everything new is in place.
+first. Where an exclusive thing (a port, a directory) passes from one service to another, its old holder stops before
+the new one starts, whatever else the order would be. What is left over goes last, when everything new is in place.
 """
 
 from __future__ import annotations
@@ -82,11 +82,12 @@ def _selected(target: Target, observed: Observed, found: dict[str, Change]) -> d
 
 
 def _dependencies_of(target: Target, names: frozenset[str]) -> set[str]:
+    """What ``names`` need, directly or not; who is to be stopped needs nothing."""
     seen: set[str] = set()
     todo = list(names)
     while todo:
         goal = target.goals.get(todo.pop())
-        for each in goal.spec.policy.dependencies if goal else ():
+        for each in goal.spec.policy.dependencies if goal and not goal.stopped else ():
             if each.service not in seen:
                 seen.add(each.service)
                 todo.append(each.service)

@@ -91,7 +91,6 @@ def overall_health(services: Iterable[tuple[str, str]]) -> str:
         return "stopped"
     if len(bad) == len(active):
         return "unhealthy"
-    waiting = any(
-        status in (ServiceStatus.STARTING, ServiceStatus.STOPPING) or health == "starting" for status, health in words
-    )
+    unsettled = (ServiceStatus.STARTING, ServiceStatus.STOPPING, ServiceStatus.NOT_STARTED)
+    waiting = any(status in unsettled or health == "starting" for status, health in words)
     return "degraded" if bad or waiting else "healthy"
