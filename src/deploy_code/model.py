@@ -1,8 +1,8 @@
 """The words of DESIGN §2 as plain frozen values: what a service is made of, and what one running copy of it is.
 
-Everything here is resolved (no pydantic, no ``${VAR}`` except the placeholders an instance gets at its start), can be
-shown, hashed, sent and stored. The engine, the agent, the drivers and the state share these values; who may change what
-is said there.
+Everything here is resolved (no pydantic, no ``${VAR}`` except the placeholders an instance gets at its start) and can
+be shown, hashed, sent and stored. The engine, the agent, the drivers and the state share these values; who may change
+what is said there.
 
 All durations are seconds, all sizes are named with their unit, all points in time are seconds since the epoch (UTC).
 """

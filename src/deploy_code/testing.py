@@ -1,4 +1,4 @@
-"""Fakes for those who build on the engine: what it talks to, in memory and on demand, so that tests start no process."""
+"""Fakes for those who build on the engine: what it talks to, in memory and on demand, without a process."""
 
 from __future__ import annotations
 

@@ -1,19 +1,19 @@
 """The messages between the two halves: JSON lines over the agent's unix socket (0600).
 
-A request is ``{"id": n, "op": NAME, ...}``, its answer ``{"id": n, "ok": {...}}`` or ``{"id": n, "error": {"code": "E012",
-"message": "...", "meaning": "...", "remedy": "..."}}``. After ``watch`` the agent also sends, unasked,
-``{"states": [Instance, ...]}``: first all instances, then each change, many to a line where many changed at once; an instance
-that is no more comes once with phase ``gone``. Only ``platforms.local`` and the agent use this module.
+A request is ``{"id": n, "op": NAME, ...}``, its answer ``{"id": n, "ok": {...}}`` or ``{"id": n, "error": {...}}`` with
+code, message, meaning and remedy. After ``watch`` the agent also sends, unasked, ``{"states": [Instance, ...]}``: first
+all instances, then each change, many to a line where many changed at once; an instance that is no more comes once with
+phase ``gone``. Only ``platforms`` and the agent use this module.
 
 Operations
-    hello     {protocol, version, python, path} → Hello     another version: the agent replaces itself with ``python`` (execv)
-    want      Want                           → {}      written before it is answered
-    settle    {deployment}                   → {}      the deployment is over: restart policy holds for all that is wanted
-    watch     {}                             → {}      then the stream
-    inspect   {instance}                     → Inspection
-    probe     {services}                     → {}      probe these now, not at the next interval
-    info      {}                             → AgentInfo
-    shutdown  {}                             → {}      the agent exits; instances stay
+    hello     {protocol, version, python, path} → Hello  another version: it replaces itself with ``python``
+    want      Want                → {}  written before it is answered
+    settle    {deployment}        → {}  the deployment is over: the restart policy holds for all that is wanted
+    watch     {}                  → {}  then the stream
+    inspect   {instance}          → Inspection
+    probe     {services}          → {}  probe these now, not at the next interval
+    info      {}                  → AgentInfo
+    shutdown  {}                  → {}  the agent exits; instances stay
 """
 
 from __future__ import annotations

@@ -408,17 +408,21 @@ def test_the_agent_runs_in_the_background_and_holds_no_terminal(trio: ProjectFol
 # --------------------------------------------------------------------------- init, schema, validate, completion, help
 
 
-def test_init_writes_a_file_that_deploys_as_it_is(project: ProjectFolder) -> None:
+def test_init_writes_a_file_that_deploys_as_it_is(project: ProjectFolder, port: int) -> None:
+    """But for its port, which may be taken here, and the place of its state, which is this machine's own."""
     project.cli("init").ok()
     written = project.config.read_text()
     assert "#" in written
+    again = project.cli("init")
+    assert again.code != 0 and project.config.read_text() == written, "a file that is there is left alone"
     project.cli("validate").ok()
-    text = project.cli("init")
-    assert text.code != 0 or project.config.read_text() == written, "a file that is there is left alone"
-    project.cli("plan").ok()
+    storage = {"data_dir": str(project.data_dir), "log_dir": str(project.log_dir)}
+    project.config.write_text(
+        written.replace("8080", str(port)) + yaml.safe_dump({"infrastructure": {"storage": storage}})
+    )
     project.cli("deploy").ok()
     assert project.status()["overall_health"] == "healthy"
-    project.cli("stop").ok()
+    assert text_at(port)
 
 
 def test_schema_describes_the_file(project: ProjectFolder) -> None:

@@ -264,10 +264,10 @@ def test_a_service_that_turns_unhealthy_later_is_restarted(project: ProjectFolde
     pages(project, "v1")
     project.write({"web": web(port)})
     project.cli("deploy").ok()
-    before = pid_of(project, "web")
+    before = pids(project)["web"]
     page = project.folder / "www" / "v1" / "index.html"
     page.rename(page.with_name("gone"))
-    until(lambda: pid_of(project, "web") != before if "web" in pids(project) else False, "a restart", timeout=15)
+    until(lambda: pids(project).get("web", before) != before, "a restart", timeout=15)
     page.with_name("gone").rename(page)
     until(lambda: project.status()["overall_health"] == "healthy", "health to return", timeout=15)
 

@@ -1,6 +1,6 @@
 """Tells when the state of a project was written to, so that nobody polls it: inotify on its folder.
 
-Every commit touches ``state.db-wal``. Where inotify cannot be had (no more watches), only the bound of each wait is left.
+Every commit touches ``state.db-wal``. Where inotify cannot be had (no more watches), the bound of each wait is left.
 """
 
 from __future__ import annotations
