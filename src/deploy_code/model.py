@@ -64,8 +64,8 @@ class Content:
 
     service_type: str = "process"  # process | container | a registered name
     command: str = ""  # one executable, never split
-    args: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)  # env and env_file, merged and resolved; holds secrets
+    args: tuple[str, ...] = field(default=(), repr=False)  # may hold secrets, as env does: never in a repr
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)  # env and env_file, merged and resolved
     working_dir: str = ""  # absolute; inside a release: relative to its copy when it starts with "release:"
     user: str = ""  # name or "name:group"; empty: the agent's own
     inherit_env: bool = False  # start from the agent's whole env instead of the short one
@@ -97,7 +97,7 @@ class HealthCheck:
     """How readiness is asked for. Both ``endpoint`` and ``command``: both must pass. Neither: TCP-connect or alive."""
 
     endpoint: str = ""  # http(s)://…, /path, tcp://host:port; may hold placeholders
-    command: tuple[str, ...] = ()
+    command: tuple[str, ...] = field(default=(), repr=False)
     interval_seconds: float = 30.0
     timeout_seconds: float = 10.0
     retries: int = 3
@@ -140,7 +140,7 @@ class ServiceSpec:
     name: str
     content: Content = Content()
     policy: Policy = Policy()
-    secrets: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
     @cached_property
     def run_hash(self) -> str:
@@ -225,12 +225,12 @@ class Project:
     root: str = ""  # folder of the first config file, absolute
     settings: Settings = Settings()
     hooks: Hooks = Hooks()
-    env: Mapping[str, str] = field(default_factory=dict)  # what hooks get on top: .env
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)  # what hooks get on top: .env
     services: Mapping[str, ServiceSpec] = field(default_factory=dict)  # enabled ones only
     disabled: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()  # import strings "package.module:Class"
     warnings: tuple[str, ...] = ()  # each led by its code or by "warning"
-    secrets: tuple[str, ...] = ()  # values no output may show
+    secrets: tuple[str, ...] = field(default=(), repr=False)  # values no output may show
 
 
 # --------------------------------------------------------------------------- what runs
@@ -338,4 +338,4 @@ class Wanted:
     replicas: int
     content: Content = Content()
     policy: Policy = Policy()
-    secrets: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = field(default=(), repr=False)

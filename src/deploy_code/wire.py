@@ -28,6 +28,10 @@ LIMIT = 64 * 1024 * 1024  # bytes of one line: a thousand services in one messag
 
 # Names in the project's state folder that both halves must agree on.
 SOCKET = "agent.sock"
+AGENT_ENV = (  # the variables an agent is started with, and keeps
+    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR",
+    "NOTIFY_SOCKET", "PYTHONPATH", "DEPLOY_CODE_RECOVERY_DELAY",
+)  # fmt: skip
 AGENT_LOCK = "agent.lock"  # flock, held by the agent for life; its text is the agent's pid
 AGENT_LOG = "agent.log"
 DEPLOY_LOCK = "deploy.lock"  # flock, held by whoever deploys

@@ -12,7 +12,7 @@ from support.project import ProjectFolder
 
 @pytest.fixture
 def no_recovery_by_the_agent(project: ProjectFolder, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The agent leaves what was interrupted to the test, and is ended after it: it would wait too long to go by itself."""
+    """The agent leaves what was interrupted to the test, and is ended after it: by itself it would wait."""
     monkeypatch.setenv("DEPLOY_CODE_RECOVERY_DELAY", "600")
     yield
     if project.leftovers():

@@ -15,7 +15,6 @@ from support.engine import engine, give_up, held_at, revisions, row, until_runs,
 from support.project import ProjectFolder
 from support.scenarios import kill_hard, pid_of, pids, sleeper
 
-
 pytestmark = pytest.mark.usefixtures("no_recovery_by_the_agent")
 
 

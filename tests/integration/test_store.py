@@ -167,17 +167,13 @@ def test_rows_that_could_not_be_written_are_kept_for_the_next_flush(store, folde
 
 def agent_event(store, at, text):
     row = (at, 1, "api", "InstanceChanged", text)
-    store._sql._db.execute(
-        "INSERT INTO agent_events (at, deployment, service, name, text) VALUES (?,?,?,?,?)", row
-    )
+    store._sql._db.execute("INSERT INTO agent_events (at, deployment, service, name, text) VALUES (?,?,?,?,?)", row)
 
 
 def test_events_of_engine_and_agent_come_in_the_order_of_time(store):
     writer = EventWriter(store, who="me@here")
     writer.record_event(events.WarningRaised(at=10.0, deployment=1, service="api", message="one"))
-    writer.record_event(
-        events.WarningRaised(at=30.0, deployment=1, service="web", message="three"), who="other"
-    )
+    writer.record_event(events.WarningRaised(at=30.0, deployment=1, service="web", message="three"), who="other")
     writer.flush()
     agent_event(store, 20.0, "two")
     assert [row.text for row in store.events()] == ["one", "two", "three"]
@@ -205,9 +201,7 @@ def test_the_cache_keeps_the_five_newest(store):
 
 
 def test_what_the_agent_recorded_can_be_read(store):
-    instance = Instance(
-        uuid="u1", service="api", revision=1, index=0, phase=Phase.READY, ports={"8080": 30001}
-    )
+    instance = Instance(uuid="u1", service="api", revision=1, index=0, phase=Phase.READY, ports={"8080": 30001})
     db = store._sql._db
     db.execute("INSERT INTO instances VALUES ('u1', 'api', 1, ?)", (dump_value(instance),))
     db.execute(

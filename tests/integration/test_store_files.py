@@ -273,9 +273,7 @@ def test_every_statement_fits_the_schema(store):
         try:
             store._sql._db.execute(f"EXPLAIN {text}", parameters)
         except sqlite3.ProgrammingError as exc:
-            assert "binding" in str(exc), (
-                name
-            )  # named parameters are checked last: the statement itself is sound
+            assert "binding" in str(exc), name  # named parameters are checked last: the statement itself is sound
 
 
 def test_a_committed_write_survives_a_kill(folder):

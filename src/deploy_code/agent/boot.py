@@ -14,16 +14,12 @@ import stat
 import sys
 from typing import NamedTuple, NoReturn
 
-from deploy_code.wire import AGENT_LOCK, AGENT_LOG, DATABASE, SOCKET, socket_path
+from deploy_code.wire import AGENT_ENV, AGENT_LOCK, AGENT_LOG, DATABASE, SOCKET, socket_path
 
 LOG_LIMIT = 1024 * 1024  # bytes of agent.log; of a longer one the end is kept
 LOG_KEPT = 256 * 1024
 BACKLOG = 128
 _HIGHEST_FD = 1 << 20  # beyond any usual limit; closing a range is one system call
-_KEPT_ENV = (
-    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR",
-    "NOTIFY_SOCKET", "PYTHONPATH", "DEPLOY_CODE_RECOVERY_DELAY",
-)  # fmt: skip
 
 
 class Options(NamedTuple):
@@ -101,7 +97,7 @@ def _close_inherited(kept: set[int]) -> None:
 
 
 def _clean_env() -> None:
-    kept = {name: os.environ[name] for name in _KEPT_ENV if name in os.environ}
+    kept = {name: os.environ[name] for name in AGENT_ENV if name in os.environ}
     os.environ.clear()
     os.environ.update(kept)
 

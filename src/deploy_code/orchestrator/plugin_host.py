@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from deploy_code.events import Event
+from deploy_code.events import Event, InstanceChanged
 from deploy_code.plugins import Plugin
 
 DRAIN_SECONDS = 5.0  # how long the end of a deployment waits for events still being delivered
@@ -52,7 +52,9 @@ class PluginHost:
     # ------------------------------------------------------------------------------------------------------- events
 
     def listen(self, event: Event) -> None:
-        """A bus listener: queues, so that a slow plugin slows nobody."""
+        """A bus listener: queues, so that a slow plugin slows nobody. What was there before is no news."""
+        if isinstance(event, InstanceChanged) and not event.deployment:
+            return
         if any(_overrides(each, "on_event") for each in self._plugins):
             self._events.put_nowait(event)
             if self._delivery is None or self._delivery.done():

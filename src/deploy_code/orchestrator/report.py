@@ -82,7 +82,7 @@ class DeploymentReport:
     errors: list[str] = field(default_factory=list)
     status: DeploymentStatus = DeploymentStatus.NOT_STARTED
     deployment: int = 0
-    plan: Plan | None = None
+    plan: Plan | None = field(default=None, repr=False)  # its goals hold env
     failures: list[FailureReport] = field(default_factory=list)
 
     @classmethod

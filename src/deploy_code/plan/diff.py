@@ -205,15 +205,15 @@ def policy_causes(old: Policy, new: Policy) -> Iterator[str]:
 def _nested(name: str, before: Any, after: Any) -> Iterator[str]:
     for each in dataclasses.fields(before):
         one, other = getattr(before, each.name), getattr(after, each.name)
-        if one != other:
+        if one != other and isinstance(one, tuple):
+            yield f"{name}.{each.name} changed"  # a command: what is in it may be secret
+        elif one != other:
             yield f"{name}.{each.name} {_shown(one)} → {_shown(other)}"
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    if isinstance(value, tuple):
-        return " ".join(str(each) for each in value) or "none"
     return str(value) if value != "" else "none"
 
 

@@ -132,8 +132,8 @@ class Plan:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     unchanged: tuple[str, ...] = ()
-    before: Mapping[str, Goal] = field(default_factory=dict)
-    after: Mapping[str, Goal] = field(default_factory=dict)
+    before: Mapping[str, Goal] = field(default_factory=dict, repr=False)
+    after: Mapping[str, Goal] = field(default_factory=dict, repr=False)
 
     @property
     def is_empty(self) -> bool:

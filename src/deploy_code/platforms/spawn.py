@@ -16,7 +16,7 @@ import time
 from typing import Any
 
 from deploy_code.errors import AgentError
-from deploy_code.wire import AGENT_LOCK, AGENT_LOG, DATABASE, LIMIT, AgentInfo, socket_path
+from deploy_code.wire import AGENT_ENV, AGENT_LOCK, AGENT_LOG, DATABASE, LIMIT, AgentInfo, socket_path
 
 START_SECONDS = 20.0  # from the spawn until it listens, on a loaded machine
 ANSWER_SECONDS = 5.0
@@ -229,8 +229,8 @@ def _readable(fd: int, timeout: float) -> bool:
 
 
 def _env() -> dict[str, str]:
-    """Ours; the agent keeps of it what a program without a user needs, and the way to this package."""
-    env = dict(os.environ)
+    """Of ours what a program without a user needs, and the way to this package: no secret of the caller's goes along."""
+    env = {name: os.environ[name] for name in AGENT_ENV if name in os.environ}
     env.pop("PYTHONPATH", None)
     env.pop("NOTIFY_SOCKET", None)
     folder = package_folder()

@@ -111,9 +111,7 @@ def connect(path: str, *, read_only: bool = False) -> sqlite3.Connection:
     )
     try:
         db.execute("PRAGMA synchronous = FULL")
-        db.execute(
-            "SELECT 1 FROM sqlite_master LIMIT 1"
-        )  # opens the file now, so that what is wrong shows here
+        db.execute("SELECT 1 FROM sqlite_master LIMIT 1")  # opens the file now, so that what is wrong shows here
     except BaseException:
         db.close()
         raise

@@ -52,9 +52,7 @@ def _build(path: str, project: ProjectRow) -> None:
         db = connect(path)
         try:
             db.executescript(f"BEGIN; {read('schema.sql')} PRAGMA user_version = {VERSION}; COMMIT;")
-            db.execute(
-                statements()["insert_project"], project._replace(created_at=project.created_at or time.time())
-            )
+            db.execute(statements()["insert_project"], project._replace(created_at=project.created_at or time.time()))
             db.execute("PRAGMA journal_mode = WAL")
         finally:
             db.close()

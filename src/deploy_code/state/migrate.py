@@ -37,9 +37,7 @@ def migrate(db: sqlite3.Connection, *, folder: str = MIGRATIONS, target: int = V
         return
     db.execute("BEGIN EXCLUSIVE")
     try:
-        for number, path in pending(
-            folder, version(db), target
-        ):  # read again: another process may have been faster
+        for number, path in pending(folder, version(db), target):  # read again: another process may have been faster
             _apply(db, number, path)
         db.execute("COMMIT")
     except BaseException:

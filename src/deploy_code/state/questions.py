@@ -105,9 +105,7 @@ class Questions:
     def revision_numbers(self, specs: Iterable[ServiceSpec]) -> dict[str, int]:
         """Service → the number of this very content, or the next free one when it is new."""
         known, latest = self.known_revisions(), self.latest_revisions()
-        return {
-            spec.name: known.get((spec.name, spec.run_hash)) or latest.get(spec.name, 0) + 1 for spec in specs
-        }
+        return {spec.name: known.get((spec.name, spec.run_hash)) or latest.get(spec.name, 0) + 1 for spec in specs}
 
     def content(self, service: str, number: int) -> tuple[Content, tuple[str, ...]]:
         """What a revision is made of, and its secrets. Raises ``KeyError`` when there is no such revision."""

@@ -33,9 +33,7 @@ class EventWriter:
         """``position``: place of the step in its plan. A position started again replaces what was there."""
         self._add("put_step", (deployment, position, step, cause, at or time.time()))
 
-    def record_step_finished(
-        self, deployment: int, position: int, error: str = "", at: float | None = None
-    ) -> None:
+    def record_step_finished(self, deployment: int, position: int, error: str = "", at: float | None = None) -> None:
         """``error`` empty: done."""
         self._add("end_step", (at or time.time(), error, deployment, position))
 

@@ -23,10 +23,7 @@ class StateWatch:
     def __enter__(self) -> Self:
         libc = ctypes.CDLL(None, use_errno=True)
         self._fd = libc.inotify_init1(IN_NONBLOCK | IN_CLOEXEC)
-        if (
-            self._fd >= 0
-            and libc.inotify_add_watch(self._fd, os.fsencode(self._directory), IN_MODIFY | IN_CREATE) < 0
-        ):
+        if self._fd >= 0 and libc.inotify_add_watch(self._fd, os.fsencode(self._directory), IN_MODIFY | IN_CREATE) < 0:
             os.close(self._fd)
             self._fd = -1
         return self
