@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from deploy_code.errors import ConfigError
+from deploy_code.errors import ConfigError, ServiceError
 
 if TYPE_CHECKING:
     from deploy_code.events import Bus
@@ -212,6 +212,9 @@ class App:
 
         identity = self.identity
         if project is None:
+            if not self.has_state():
+                what = f"nothing of {identity.name} was ever deployed"
+                raise ServiceError(what, remedy="Run `deploy-code deploy` first")
             return Store.open(identity.directories.state)
         return Store.create(
             identity.directories.state,

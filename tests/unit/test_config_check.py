@@ -182,7 +182,7 @@ CHECKED = "health_check: {command: ['true']}"
 @pytest.mark.parametrize(
     ("service", "said"),
     [
-        ("{command: x}", "no health check: a"),
+        ("{command: x}", "no health check"),
         (f"{{image: 'x:latest', {CHECKED}}}", "image 'x:latest' may be another one tomorrow"),
         (f"{{image: 'host:5000/x', {CHECKED}}}", "image 'host:5000/x' may be another one tomorrow"),
         (f"{{command: docker, args: [run, x], {CHECKED}}}", "the container is hidden from deploy-code"),

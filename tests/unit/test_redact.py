@@ -134,10 +134,7 @@ def test_values_that_would_shred_all_output_are_let_through(value):
 
 
 def test_a_short_plain_value_is_hidden_as_a_word_only():
-    assert (
-        Redactor(["1234"]).clean("port 51234, PIN=1234, url :1234@")
-        == f"port 51234, PIN={MARK}, url :{MARK}@"
-    )
+    assert Redactor(["1234"]).clean("port 51234, PIN=1234, url :1234@") == f"port 51234, PIN={MARK}, url :{MARK}@"
 
 
 def test_data_is_cleaned_by_value_and_by_key():
@@ -163,9 +160,7 @@ def test_services_may_be_called_like_secrets():
 
 
 # No letter of the mark: what is left of text beside a mark can then never look like a secret again.
-foreign = st.text(alphabet="fghijklmnopqsuvwxyzABC0123456789 /&'\"\\%ß€\n", min_size=8, max_size=20).filter(
-    str.strip
-)
+foreign = st.text(alphabet="fghijklmnopqsuvwxyzABC0123456789 /&'\"\\%ß€\n", min_size=8, max_size=20).filter(str.strip)
 
 
 @given(
@@ -182,9 +177,7 @@ def test_no_secret_ever_survives(values, pieces, glue):
         assert not any(value in cleaned for value in values)
 
 
-@given(
-    data=st.recursive(foreign, lambda inner: st.lists(inner) | st.dictionaries(foreign, inner)), value=foreign
-)
+@given(data=st.recursive(foreign, lambda inner: st.lists(inner) | st.dictionaries(foreign, inner)), value=foreign)
 def test_no_secret_survives_in_data(data, value):
     cleaned = Redactor([value]).clean_data([data, {"a": [value]}])
     assert value not in repr(cleaned)

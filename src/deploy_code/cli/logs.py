@@ -46,8 +46,13 @@ def logs(options: Options, names: tuple[str, ...], follow: bool, since: float | 
     with open_store(options, app) as store:
         wanted, redact = _wanted(store), redactor_of(store).clean
 
+    folder = app.identity.directories.logs
+    early = {file.service for file in find_logs(folder)}
+
     def find() -> list[LogFile]:
-        return pick(find_logs(app.identity.directories.logs), names, wanted)
+        files = find_logs(folder)
+        late = {file.service for file in files} - early  # deployed while we follow: wanted, since nobody named others
+        return pick(files, names, wanted | late)
 
     if follow:
         _follow(options, find, lines, since, redact)

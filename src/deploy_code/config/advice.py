@@ -79,7 +79,8 @@ def _shared(enabled: dict[str, ServiceConfig], source: Source) -> Iterator[Findi
     unchecked = [n for n, s in enabled.items() if not s.one_shot and not _is_checked(s)]
     if unchecked:
         remedy = "add health_check with an endpoint or a command"
-        yield f"no health check: {_listed(unchecked)}", ("services", unchecked[0]), remedy
+        of_whom = "no health check" if len(unchecked) == 1 else f"no health check: {_listed(unchecked)}"
+        yield of_whom, ("services", unchecked[0]) if len(unchecked) == 1 else ("services",), remedy
     unenforced = [
         n for n, s in enabled.items() if type_of(s) == "process" and any(volume.read_only for volume in s.volumes)
     ]

@@ -18,6 +18,7 @@ from typing import IO
 from deploy_code.errors import DeploymentError
 
 OUTPUT_LIMIT = 4096  # bytes of output that an error shows
+REAP_SECONDS = 1.0
 
 
 async def run_hook(name: str, argv: tuple[str, ...], *, folder: str, env: Mapping[str, str], timeout: float) -> None:
@@ -31,7 +32,8 @@ async def run_hook(name: str, argv: tuple[str, ...], *, folder: str, env: Mappin
             raise _error(name, argv, "E008", f"did not end within {timeout:g} s and was killed") from exc
         finally:
             _kill_group(process.pid)
-            process.wait()  # at once: it has ended or was killed
+            with suppress(subprocess.TimeoutExpired):  # one that became root may not be killed by us
+                process.wait(timeout=REAP_SECONDS)  # the others have ended by now
         if process.returncode:
             said = _tail(output)
             raise _error(name, argv, "E005", f"ended with {process.returncode}" + (f": {said}" if said else ""))

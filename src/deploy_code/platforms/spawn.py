@@ -229,7 +229,7 @@ def _readable(fd: int, timeout: float) -> bool:
 
 
 def _env() -> dict[str, str]:
-    """Of ours what a program without a user needs, and the way to this package: no secret of the caller's goes along."""
+    """Of ours what a program without a user needs, and the way to this package: no secret of the caller goes along."""
     env = {name: os.environ[name] for name in AGENT_ENV if name in os.environ}
     env.pop("PYTHONPATH", None)
     env.pop("NOTIFY_SOCKET", None)
