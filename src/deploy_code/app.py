@@ -187,8 +187,8 @@ class App:
             store = stack.enter_context(self._open_store(project))
             lock = stack.enter_context(DeployLock(self.identity.directories.state))
             await lock.acquire_async(self._origin, wait=self.options.wait)
-            platform.prestart()
             self._take_over(store)
+            platform.prestart()
             host = PluginHost(loaded, lambda message: parts.warn(message))
             parts = Parts(
                 identity=self.identity,

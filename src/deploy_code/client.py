@@ -21,6 +21,13 @@ SHORTEST_LOOK_SECONDS = 0.05  # a check_interval of 0 must not become a busy loo
 Callback = Callable[[dict[str, Any]], Awaitable[None] | None]
 
 
+class _Default(int):
+    """Shown in the signature as the number it stands for, and told from the same number given by a caller."""
+
+
+OWN_TIMEOUT = _Default(30)
+
+
 class DeployCode:
     """Deploys one project from Python, with the engine in this process.
 
@@ -61,14 +68,16 @@ class DeployCode:
         """
         return await self._app().orchestrator(self._plugins).deploy(services, skip_phases)
 
-    async def stop(self, timeout: Seconds | None = None) -> None:
+    async def stop(self, timeout: Seconds | None = OWN_TIMEOUT) -> None:
         """Stop all services, dependents first. Works after any failure.
 
-        ``timeout`` bounds each service, instead of its own ``stop_timeout_seconds`` (30 where the file has none).
+        A ``timeout`` that is given bounds each service, instead of its own ``stop_timeout_seconds``, whose default is 30.
         """
         if self.dry_run:
             return
-        report = await self._app().orchestrator(self._plugins).stop(_seconds(timeout))
+        report = (
+            await self._app().orchestrator(self._plugins).stop(None if timeout is OWN_TIMEOUT else _seconds(timeout))
+        )
         if report is not None and not report.success:
             raise _failed(report)
 
