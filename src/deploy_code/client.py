@@ -71,7 +71,7 @@ class DeployCode:
     async def stop(self, timeout: Seconds | None = OWN_TIMEOUT) -> None:
         """Stop all services, dependents first. Works after any failure.
 
-        A ``timeout`` that is given bounds each service, instead of its own ``stop_timeout_seconds``, whose default is 30.
+        A ``timeout`` that is given bounds each service, instead of its own ``stop_timeout_seconds`` (default 30).
         """
         if self.dry_run:
             return

@@ -8,7 +8,7 @@ phase ``gone``. Only ``platforms`` and the agent use this module.
 Operations
     hello     {protocol, version, python, path} → Hello  another version: it replaces itself with ``python``
     want      Want                → {}  written before it is answered
-    settle    {deployment}        → {}  the deployment is over: the restart policy holds for all that is wanted
+    settle    {deployment}        → {}  it is over: the restart policy holds, and the state tells its end
     watch     {}                  → {}  then the stream
     inspect   {instance}          → Inspection
     probe     {services}          → {}  probe these now, not at the next interval

@@ -94,7 +94,11 @@ class Records:
         await self._writer.submit(lambda db: _record_want(db, want, fresh))
 
     async def settle(self, deployment: int) -> None:
-        """Mark all that is wanted as settled. Raises StalePlanError when another deployment is in progress."""
+        """Mark all that is wanted as settled. Raises StalePlanError when another deployment is in progress.
+
+        What is still to be mirrored is written before: whoever reads the state after a deployment reads its end.
+        """
+        await self._write_mirror()
         await self._writer.submit(lambda db: _settle(db, deployment))
 
     # -- instances

@@ -21,7 +21,6 @@ from deploy_code.orchestrator.brake import Brake, interrupted
 from deploy_code.orchestrator.executor import Executor, Outcome
 from deploy_code.orchestrator.failure import evidence, out_of_time, scrub, skip_error
 from deploy_code.orchestrator.hooks import run_hook
-from deploy_code.orchestrator.mirror import mirrored
 from deploy_code.orchestrator.report import DeploymentReport
 from deploy_code.plan.observed import Observed
 from deploy_code.plan.plan import Goal, Plan, Run, Step, WaitReady, Want
@@ -381,7 +380,6 @@ class DeploymentRun:
     async def _settle(self) -> None:
         try:
             await self._parts.platform.settle(self.number)
-            await mirrored(self._parts)
         except DeployCodeError as exc:
             self._parts.warn(f"the agent was not told that deployment {self.number} is over: {exc}")
 

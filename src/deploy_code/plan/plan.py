@@ -44,7 +44,6 @@ class Want(Step):
 
     revision: int
     replicas: int
-    restarting: bool = False  # dead instances of it are started anew, with a fresh gate
 
     kind: ClassVar[str] = "want"
 

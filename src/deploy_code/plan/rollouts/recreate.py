@@ -30,7 +30,6 @@ def recreate(change: Change) -> Iterator[Step]:
         after=tuple(step.id for step in stops),
         revision=change.new.revision,
         replicas=change.new.replicas,
-        restarting=change.action in ("start", "create", "restart", "replace"),
     )
     yield start
     yield WaitReady(
