@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from typing import Any
 
@@ -22,9 +23,13 @@ def measure() -> list[Figure]:
         product = Product(web.folder)
         product.write(_services(web))
 
+        inside: list[float] = []
+
         def ours() -> float:
             product.forget()
-            seconds = product.deploy()
+            reports: list[str] = []
+            seconds = seconds_of(lambda: reports.append(product.output("deploy", "--format", "json")))
+            inside.append(json.loads(reports[0])["duration"])
             product.stop()
             return seconds
 
@@ -43,6 +48,12 @@ def measure() -> list[Figure]:
             target="≤ 1.10 ×",
             met=ratio <= 1.10,
             note=f"each ready after {READY_AFTER:g} s; whole command, start of the agent included",
+            command=COMMAND,
+        ),
+        Figure(
+            name="the same, from its first change to its last word",
+            value=f"{spread(inside)} = {median(inside) / median(times['path']):.2f} × the path",
+            note="what the report calls its duration: without the start of Python, reading the file and the agent",
             command=COMMAND,
         ),
     ]

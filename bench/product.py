@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from fleet import Fleet
 from measure import seconds_of
 
@@ -30,7 +30,7 @@ class Product:
         return self.folder / "deploy-code.yaml"
 
     def write(self, services: Mapping[str, Any], **deployment: Any) -> None:
-        """The config, as JSON: that is YAML too."""
+        """The config, in the block style that people write."""
         storage = {"data_dir": str(self.folder / "data"), "log_dir": str(self.folder / "logs")}
         document = {
             "version": "1.0.0",
@@ -40,7 +40,7 @@ class Product:
             "deployment": {"strategy": "Parallel", "max_parallel": 50, "timeout_seconds": 60, **deployment},
             "services": dict(services),
         }
-        self.config.write_text(json.dumps(document, indent=1))
+        self.config.write_text(yaml.safe_dump(document, sort_keys=False))
 
     def deploy(self) -> float:
         return self.run("deploy")

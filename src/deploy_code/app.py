@@ -147,8 +147,8 @@ class App:
         return self._project_name is None and self.has_state()
 
     def prestart(self, bus: Bus) -> None:
-        """Let the agent come up while the file is being read, where the project has a state already."""
-        if not self._is_dry and self.has_state():
+        """Let the agent come up while the file is being read; it does nothing before there is a state and a lock."""
+        if not self._is_dry:
             self._platform = self._local_platform(bus)
             self._platform.prestart()
 

@@ -87,6 +87,7 @@ class Agent:
         await self._server.open(self._booted.listener.dup())  # ours is for whoever replaces us
         notify("READY=1\nSTATUS=keeping what is wanted")
         gc.freeze()  # what lives as long as we do need not be looked at again
+        gc.set_threshold(20_000, 20, 20)  # thousands of small values come at once when a deployment begins
         self._recovery.look()
         self._housekeeping.begin()
         self._consider_ending()

@@ -26,6 +26,7 @@ class Options(NamedTuple):
     """Arguments of ``python -m deploy_code.agent``. Descriptors are -1 where not given."""
 
     state: str
+    hold: bool = False  # wait on standard input until there is a state
     detach: bool = False  # fork, so that whoever starts it never has to wait for it
     ready: int = -1  # a pipe: one JSON line once it listens, or what keeps it from that
     lock: int = -1  # handed over by the agent that this one replaces

@@ -60,6 +60,7 @@ class Keeper:
         self._supervisors: dict[str, Supervisor] = {}
         self._by_service: dict[str, dict[str, Supervisor]] = {}
         self._book = ports.PortBook(seed=zlib.crc32(project.encode()))
+        self._book.fixed = self._fixed_ports
         self._news: asyncio.Future[None] | None = None
 
     # -- what the outside asks for
@@ -130,9 +131,9 @@ class Keeper:
 
     def _know_ports(self) -> None:
         self._book.use(self.wanted.port_range)
-        self._book.fixed = frozenset(
-            number for entry in self.wanted for number in ports.fixed_ports(entry.wanted.content)
-        )
+
+    def _fixed_ports(self) -> frozenset[int]:
+        return frozenset(number for entry in self.wanted for number in ports.fixed_ports(entry.wanted.content))
 
     def _renew(self, pair: Pair, *, rerun: bool) -> None:
         for supervisor in self._kept(pair):

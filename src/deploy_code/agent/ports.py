@@ -10,7 +10,7 @@ import errno
 import re
 import socket
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from deploy_code.errors import DriverError
@@ -93,7 +93,7 @@ class PortBook:
     """
 
     def __init__(self, *, seed: int = 0) -> None:
-        self.fixed: frozenset[int] = frozenset()  # numbers that services bind by themselves: never chosen
+        self.fixed: Callable[[], Collection[int]] = tuple  # numbers that services bind by themselves: never chosen
         self._seed = seed
         self._range = (0, -1)
         self._candidates: list[int] = []
@@ -125,11 +125,11 @@ class PortBook:
 
     def choose(self, besides: Collection[int] = ()) -> int:
         """A port that can be bound and that nobody of ours holds. Raises DriverError S004 when the range is used up."""
-        count = len(self._candidates)
+        count, fixed = len(self._candidates), self.fixed()
         for step in range(count):
             place = (self._next + step) % count
             port = self._candidates[place]
-            if self._taken[port] <= 0 and port not in self.fixed and port not in besides and can_bind(port):
+            if self._taken[port] <= 0 and port not in fixed and port not in besides and can_bind(port):
                 self._next = place + 1
                 return port
         low, high = self._range

@@ -58,9 +58,14 @@ class LocalPlatform:
     # -- the connection
 
     def prestart(self) -> None:
-        """Spawn the agent now if none serves, and return at once; ``open`` finds it. Does nothing without a state."""
-        if self._starting is None and can_start(self._state) and not agent_is_alive(self._state):
-            self._starting = spawn_agent(self._state)
+        """Spawn the agent now if none serves, and return at once; ``open`` finds it.
+
+        Without a state it is only warmed up; once there is one, the next call, or ``open``, lets it go.
+        """
+        if self._starting is None and not agent_is_alive(self._state):
+            self._starting = spawn_agent(self._state, hold=not can_start(self._state))
+        elif self._starting is not None and can_start(self._state):
+            self._starting.release()
 
     async def open(self) -> None:
         """Make sure that the agent serves and its stream flows. Idempotent. Raises AgentError (E013)."""
@@ -125,6 +130,7 @@ class LocalPlatform:
         if self._starting is None:
             self._starting = spawn_agent(self._state)
         starting, self._starting = self._starting, None
+        starting.release()
         await _until_readable(starting.fd)
         starting.finish()
 

@@ -27,10 +27,27 @@ _RETRY_SECONDS = 0.02
 class Starting:
     """An agent that was spawned and has not said yet that it listens. ``fd`` becomes readable when it does."""
 
-    def __init__(self, pid: int, fd: int, state: str) -> None:
+    def __init__(self, pid: int, fd: int, state: str, hold: int = -1) -> None:
         self._pid = pid
         self.fd = fd
         self._state = state
+        self._hold = hold
+
+    @property
+    def is_held(self) -> bool:
+        """It is warm and waits to be let go; without that it ends with us."""
+        return self._hold >= 0
+
+    def release(self) -> None:
+        """The state is there now: go. Does nothing for one that was not held."""
+        if self.is_held:
+            os.write(self._hold, b"\n")
+            self._drop_hold()
+
+    def _drop_hold(self) -> None:
+        if self._hold >= 0:
+            os.close(self._hold)
+            self._hold = -1
 
     def finish(self) -> None:
         """Read what it says; blocks until then. Raises AgentError when it could not start."""
@@ -45,7 +62,8 @@ class Starting:
             raise start_failed(self._state, str(said["error"]))
 
     def close(self) -> None:
-        """Let go; the agent goes on."""
+        """Let go; the agent goes on, one that is still held ends."""
+        self._drop_hold()
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -72,11 +90,16 @@ def can_start(state_dir: str) -> bool:
     return os.path.exists(os.path.join(state_dir, DATABASE))
 
 
-def spawn_agent(state_dir: str) -> Starting:
-    """Start an agent; returns at once. One that is not needed ends by itself. Raises AgentError."""
+def spawn_agent(state_dir: str, *, hold: bool = False) -> Starting:
+    """Start an agent; returns at once. One that is not needed ends by itself. Raises AgentError.
+
+    ``hold``: it only warms up, and touches nothing, until ``release``; for a project that has no state yet.
+    """
     receive, send = os.pipe()
+    go, held = os.pipe() if hold else (os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), -1)
     command = [sys.executable, "-P", "-m", "deploy_code.agent", state_dir, "--detach", f"--ready-fd={_READY_FD}"]
-    log = os.path.join(state_dir, AGENT_LOG)
+    command += ["--hold"] if hold else []
+    log = os.devnull if hold else os.path.join(state_dir, AGENT_LOG)
     append = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
     try:
         pid = os.posix_spawn(
@@ -84,7 +107,7 @@ def spawn_agent(state_dir: str) -> Starting:
             command,
             _env(),
             file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, go, 0),
                 (os.POSIX_SPAWN_OPEN, 1, log, append, 0o600),
                 (os.POSIX_SPAWN_DUP2, 1, 2),
                 (os.POSIX_SPAWN_DUP2, send, _READY_FD),
@@ -92,11 +115,14 @@ def spawn_agent(state_dir: str) -> Starting:
             setsigmask=(),
         )
     except OSError as exc:
-        os.close(receive)
+        for fd in (receive, held):
+            if fd >= 0:
+                os.close(fd)
         raise start_failed(state_dir, exc.strerror or str(exc)) from exc
     finally:
         os.close(send)
-    return Starting(pid, receive, state_dir)
+        os.close(go)
+    return Starting(pid, receive, state_dir, held)
 
 
 def package_folder() -> str:

@@ -1,6 +1,6 @@
 """The trace and the audit, buffered: recovery never reads them, so a crash may lose the last few rows.
 
-One commit costs as much as fifty rows in it; hence rows wait here until there are fifty, or until
+One commit costs as much as many rows in it; hence rows wait here until there are two hundred, or until
 ``flush``.
 """
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from deploy_code.events import Event
     from deploy_code.state.store import Store
 
-ROWS = 50  # at most so many wait
+ROWS = 200  # at most so many wait
 
 
 class EventWriter:
