@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
@@ -83,7 +85,7 @@ async def explain(parts: Parts, service: str, error: DeployCodeError, skipped: t
         code=error.code,
         message=error.text,
         skipped=skipped,
-        remedies=tuple(_remedies(service, error, instance)),
+        remedies=tuple(_remedies(parts, service, error, instance)),
     )
     if instance is None:
         return _redacted(parts, report)
@@ -99,7 +101,7 @@ async def explain(parts: Parts, service: str, error: DeployCodeError, skipped: t
         log_path=instance.log_path,
         listening=listening,
         skipped=skipped,
-        remedies=tuple(_remedies(service, error, instance, listening)),
+        remedies=tuple(_remedies(parts, service, error, instance, listening)),
     )
     return _redacted(parts, report)
 
@@ -130,7 +132,7 @@ def _log_lines(parts: Parts, instance: Instance) -> tuple[str, ...]:
 
 
 def _remedies(
-    service: str, error: DeployCodeError, instance: Instance | None, listening: tuple[str, ...] = ()
+    parts: Parts, service: str, error: DeployCodeError, instance: Instance | None, listening: tuple[str, ...] = ()
 ) -> list[str]:
     found = [error.remedy] if error.remedy else []
     ports = {str(number) for number in instance.ports.values()} if instance else set()
@@ -141,5 +143,12 @@ def _remedies(
             "let it take its port from ${PORT}, or correct `ports`"
         )
     if instance is not None:
-        found.append(f"See more of its log: deploy-code logs {service}")
+        found.append(f"See more of its log: {_command(parts, 'logs', service)}")
     return found
+
+
+def _command(parts: Parts, *words: str) -> str:
+    """A command for people to copy: the same files as this run, as seen from here."""
+    files = [os.path.relpath(each) for each in parts.identity.files]
+    named = [] if files == ["deploy-code.yaml"] else [word for each in files for word in ("-c", shlex.quote(each))]
+    return " ".join(("deploy-code", *named, *words))

@@ -257,6 +257,8 @@ def _probe_said(instance: Instance) -> str:
 def _died(service: str, instance: Instance) -> NotReadyError:
     code, note = _split_code(instance.note)
     end = f" ({instance.exit})" if instance.exit is not None else ""
+    if instance.exit is not None:
+        note = note.removeprefix(str(instance.exit)).lstrip("; ")  # said already
     said = f": {note}" if note else ""
     verb = "ended before it was ready" if instance.exit is not None else "could not be started"
     return NotReadyError(
