@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
@@ -63,33 +62,9 @@ def _looked_at(instance: Instance) -> Instance:
 
 def is_running(instance: Instance) -> bool:
     """Is the process of this very instance still there (same pid, same start time, same boot)?"""
+    from deploy_code.drivers.proctree import boot_id, look_up
+
     if not instance.pid or instance.boot_id != boot_id():
         return False
-    try:
-        with open(f"/proc/{instance.pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return False
-    return fields[0] not in (b"Z", b"X") and int(fields[19]) == instance.start_time
-
-
-def boot_id() -> str:
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
-
-
-def agent_is_alive(state: str) -> bool:
-    """Does somebody hold the agent's flock? Asks without taking it."""
-    import fcntl
-
-    try:
-        fd = os.open(os.path.join(state, "agent.lock"), os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(fd)
-    return False
+    proc = look_up(instance.pid)
+    return proc is not None and proc.alive and proc.start_time == instance.start_time
