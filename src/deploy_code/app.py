@@ -18,8 +18,9 @@ from deploy_code.errors import ConfigError, ServiceError
 if TYPE_CHECKING:
     from deploy_code.events import Bus
     from deploy_code.model import Identity, Project
-    from deploy_code.orchestrator.engine import DeploymentOrchestrator
+    from deploy_code.orchestrator.engine import Engine
     from deploy_code.orchestrator.parts import Options, Parts
+    from deploy_code.orchestrator.reserve import Reservations
     from deploy_code.platforms.local import LocalPlatform
     from deploy_code.plugins import Plugin
     from deploy_code.security.redact import Redactor
@@ -165,10 +166,16 @@ class App:
         made, self._platform = self._platform, None
         return made or LocalPlatform(self.identity, bus=bus)
 
-    def orchestrator(self, plugins: Iterable[Plugin] = ()) -> DeploymentOrchestrator:
-        from deploy_code.orchestrator.engine import DeploymentOrchestrator
+    def reservations(self) -> Reservations:
+        """What this project has been promised by the ledger of this machine."""
+        from deploy_code.orchestrator.reserve import Reservations
 
-        return DeploymentOrchestrator(self, plugins=plugins)
+        return Reservations(self.identity)
+
+    def orchestrator(self, plugins: Iterable[Plugin] = ()) -> Engine:
+        from deploy_code.orchestrator.engine import Engine
+
+        return Engine(self, plugins=plugins)
 
     @asynccontextmanager
     async def session(self, bus: Bus, project: Project | None, plugins: Iterable[Plugin]) -> AsyncIterator[Parts]:
@@ -199,6 +206,7 @@ class App:
                 audit=Audit(EventWriter(store, self.options.who), lambda message: parts.warnings.append(message)),
                 redactor=self.redactor(project),
                 options=self.options,
+                reservations=self.reservations(),
                 warnings=list(self.identity.warnings),
             )
             stack.callback(parts.audit.flush)

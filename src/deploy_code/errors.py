@@ -11,7 +11,8 @@ The tree says who can do something about it::
     ├── AgentError             the agent cannot be reached or refuses: E013
     ├── DriverError            one runtime refused one operation (``retryable`` says whether to try again)
     ├── StateError             our own files cannot be had (permissions: S005) or written (disk full: E004)
-    └── ServiceError           unknown or doubly registered service: S001 S002 S003
+    ├── ServiceError           unknown or doubly registered service: S001 S002 S003
+    └── CircuitOpenError       a call was not made, because it has failed too often just before: E018
 
 ``str(error)`` is always ``CODE NAME: what happened. What it means. What to do.``
 """
@@ -48,6 +49,7 @@ CATALOGUE: dict[str, CodeInfo] = {
     "E015": CodeInfo("UNAUTHORIZED", "Not authenticated", 1),
     "E016": CodeInfo("FORBIDDEN", "Not permitted", 1),
     "E017": CodeInfo("DEPLOYMENT_INTERRUPTED", "A person or a signal ended the deployment", 130),
+    "E018": CodeInfo("CIRCUIT_OPEN", "Not tried: it failed too often just before", 1),
     "S001": CodeInfo("SERVICE_NOT_FOUND", "Service not found", 2),
     "S002": CodeInfo("SERVICE_ALREADY_EXISTS", "Service already registered", 2),
     "S003": CodeInfo("INVALID_SERVICE_CONFIG", "Invalid service configuration", 2),
@@ -251,3 +253,13 @@ class DriverError(DeployCodeError):
     ) -> None:
         super().__init__(message, code=code, meaning=meaning, remedy=remedy)
         self.retryable = retryable
+
+
+class CircuitOpenError(DeployCodeError):
+    """A circuit is open: the call behind it was not made. ``retry_at``: seconds since the epoch of the next try."""
+
+    default_code = "E018"
+
+    def __init__(self, message: str, *, retry_at: float, meaning: str = "", remedy: str = "") -> None:
+        super().__init__(message, meaning=meaning, remedy=remedy)
+        self.retry_at = retry_at

@@ -76,6 +76,8 @@ class Content:
     one_shot: bool = False
     files: Mapping[str, str] = field(default_factory=dict)  # path relative to the config's folder → sha256
     release: Release | None = None
+    handler: str = ""  # a custom type: where it is defined, "package.module:Class" or "/path.py:Class"; "": in code
+    options: Mapping[str, object] = field(default_factory=dict, repr=False)  # plain data for a custom type
 
 
 class Condition(StrEnum):
@@ -181,6 +183,15 @@ class Hooks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Breaker:
+    """When calls to somebody else's things are no longer tried for a while (section ``deployment.circuit_breaker``)."""
+
+    failures: int = 5  # so many within window_seconds open the circuit
+    window_seconds: float = 60.0
+    cooldown_seconds: float = 30.0  # then one try, half-open
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """How deployments of this project go (section ``deployment:`` and what else steers the engine)."""
 
@@ -193,6 +204,9 @@ class Settings:
     port_range: tuple[int, int] = (30000, 40000)  # both ends included
     dry_run: bool = False
     monitoring_enabled: bool = True
+    plugins: tuple[str, ...] = ()  # as in the file, paths made absolute: what commands without the file go by
+    overcommit: Mapping[str, float] = field(default_factory=dict)  # cpu, memory, storage → factor on what there is
+    breaker: Breaker = Breaker()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,6 +262,7 @@ class Phase(StrEnum):
     COMPLETED = "completed"  # a one-shot that ended with 0
     FAILED = "failed"  # its circuit is open (crash loop), or a one-shot that did not end with 0
     STOPPING = "stopping"
+    UNKNOWN = "unknown"  # of a custom type whose handler cannot be asked: the process that registered it has ended
     GONE = "gone"  # nothing of it is left; only ever seen in the stream
 
     @property
@@ -283,12 +298,15 @@ class Exit:
     at: float
     code: int | None = None
     signal: int | None = None
+    out_of_memory: bool = False  # the kernel killed it, because its memory limit was reached
 
     @property
     def ok(self) -> bool:
         return self.code == 0
 
     def __str__(self) -> str:
+        if self.out_of_memory:
+            return "killed: out of memory"
         if self.signal is not None:
             import signal
 
@@ -323,7 +341,8 @@ class Instance:
     log_path: str = ""
     log_offset: int = 0  # logical offset in its log where this start began
     note: str = ""  # why it is where it is, in words
-    handler: Mapping[str, str] = field(default_factory=dict)  # what a driver must remember
+    circuit: str = ""  # of its crash loop: "" closed, "open", "half-open"
+    handler: Mapping[str, str] = field(default_factory=dict)  # what a driver must remember, plain text
 
     def but(self, **changes: object) -> Instance:
         return replace(self, **changes)  # type: ignore[arg-type]

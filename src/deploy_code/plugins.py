@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from deploy_code.errors import ConfigError
 from deploy_code.events import Event
@@ -19,11 +19,21 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "deploy_code.plugins"
 
 
+class AbortDeployment(Exception):
+    """Raised in a ``before_`` hook: this service must not be rolled out. The deployment fails, and is rolled back."""
+
+    def __init__(self, reason: str = "") -> None:
+        self.reason = reason or "no reason given"
+        super().__init__(self.reason)
+
+
 class Plugin:
     """Base class; override what you need. ``super().__init__()`` is not needed.
 
     ``timeout_seconds``: how long one call of a hook may take before it is given up on, and reported.
     """
+
+    extension_kind: ClassVar[str] = "plugin"
 
     timeout_seconds: float = 10.0
 

@@ -10,7 +10,7 @@ from typing import Any
 from deploy_code.app import App
 from deploy_code.errors import DeployCodeError
 from deploy_code.orchestrator import operations
-from deploy_code.orchestrator.engine import DeploymentOrchestrator
+from deploy_code.orchestrator.engine import Engine
 from deploy_code.plan.plan import Step
 from deploy_code.plugins import Plugin
 from deploy_code.state.rows import DeploymentRow, MapEntry
@@ -19,7 +19,7 @@ from support.project import ProjectFolder
 from support.scenarios import pids
 
 
-def engine(project: ProjectFolder, plugins: Iterable[Plugin] = (), **options: Any) -> DeploymentOrchestrator:
+def engine(project: ProjectFolder, plugins: Iterable[Plugin] = (), **options: Any) -> Engine:
     """An engine of its own over the project's file, as each command has."""
     return App((str(project.config),), environ=project.env, **options).orchestrator(plugins)
 
@@ -52,7 +52,7 @@ async def until_runs(project: ProjectFolder, *services: str) -> None:
     await until(lambda: pids(project).keys() >= set(services))
 
 
-async def give_up(run: DeploymentOrchestrator, task: asyncio.Task[Any]) -> None:
+async def give_up(run: Engine, task: asyncio.Task[Any]) -> None:
     """Ctrl-C twice: the deployment is left as it is, recorded as running."""
     run.interrupt()
     run.interrupt()

@@ -104,6 +104,7 @@ class Launcher:
             log_path=instance.log_path,
             one_shot=content.one_shot,
             status_path=self.folders.status_path(instance.uuid) if content.one_shot else "",
+            resources=content.resources,
         )
         check = fill.fill_check(wanted.policy.health)
         return Launch(order=order, content=content, check=check, ports=instance.ports)

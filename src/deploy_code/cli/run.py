@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from deploy_code.app import App
     from deploy_code.cli.options import Options
-    from deploy_code.orchestrator import DeploymentOrchestrator
+    from deploy_code.orchestrator import Engine
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class Outcome(NamedTuple):
 
 
 def run_engine(
-    options: Options, app: App, act: Callable[[DeploymentOrchestrator], Awaitable[T]], *, live: bool = True
+    options: Options, app: App, act: Callable[[Engine], Awaitable[T]], *, live: bool = True
 ) -> tuple[T, Outcome]:
     """Run one operation of the engine to its end. Raises what the engine raises, ``Interrupted`` after
     Ctrl-C.
@@ -70,9 +70,7 @@ def _go_on_unwatched() -> None:
     sys.stdout, sys.stderr = cast("TextIO", Unbreakable(sys.stdout)), cast("TextIO", Unbreakable(sys.stderr))
 
 
-async def _watched(
-    options: Options, app: App, act: Callable[[DeploymentOrchestrator], Awaitable[T]], live: bool
-) -> Outcome:
+async def _watched(options: Options, app: App, act: Callable[[Engine], Awaitable[T]], live: bool) -> Outcome:
     engine = app.orchestrator()
     with choose_view(options, app.redactor().clean, live) as view:
         brake = _Brake(engine, view)
@@ -99,7 +97,7 @@ class _Brake:
     back, second stop now, third the task itself, should the engine not answer.
     """
 
-    def __init__(self, engine: DeploymentOrchestrator, view: View) -> None:
+    def __init__(self, engine: Engine, view: View) -> None:
         self.pulled = 0
         self._engine = engine
         self._view = view

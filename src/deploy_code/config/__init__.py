@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from deploy_code.config.schema import AlertingConfig as AlertingConfig
     from deploy_code.config.schema import AlertRule as AlertRule
     from deploy_code.config.schema import AuthConfig as AuthConfig
+    from deploy_code.config.schema import CircuitBreakerConfig as CircuitBreakerConfig
     from deploy_code.config.schema import DependencyConfig as DependencyConfig
     from deploy_code.config.schema import DeploymentConfig as DeploymentConfig
     from deploy_code.config.schema import DeploymentSettings as DeploymentSettings
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from deploy_code.config.schema import InfrastructureConfig as InfrastructureConfig
     from deploy_code.config.schema import MonitoringConfig as MonitoringConfig
     from deploy_code.config.schema import NetworkConfig as NetworkConfig
+    from deploy_code.config.schema import OvercommitConfig as OvercommitConfig
     from deploy_code.config.schema import PortConfig as PortConfig
     from deploy_code.config.schema import PortRange as PortRange
     from deploy_code.config.schema import PrometheusConfig as PrometheusConfig
@@ -40,10 +42,10 @@ if TYPE_CHECKING:
     from deploy_code.config.schema import VolumeConfig as VolumeConfig
 
 _SCHEMA = (
-    "AlertRule AlertingConfig AuthConfig DependencyConfig DeploymentConfig DeploymentSettings GrafanaConfig"
-    " HealthCheckConfig HooksConfig InfrastructureConfig MonitoringConfig NetworkConfig PortConfig PortRange"
-    " PrometheusConfig RbacConfig ResourceRequirements RestartConfig RoleConfig SecurityConfig ServiceConfig"
-    " StorageConfig VolumeConfig"
+    "AlertRule AlertingConfig AuthConfig CircuitBreakerConfig DependencyConfig DeploymentConfig DeploymentSettings"
+    " GrafanaConfig HealthCheckConfig HooksConfig InfrastructureConfig MonitoringConfig NetworkConfig OvercommitConfig"
+    " PortConfig PortRange PrometheusConfig RbacConfig ResourceRequirements RestartConfig RoleConfig SecurityConfig"
+    " ServiceConfig StorageConfig VolumeConfig"
 ).split()
 _HOMES = {
     "ResolvedCache": "cache",

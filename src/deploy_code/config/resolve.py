@@ -25,6 +25,7 @@ from deploy_code.config.schema import (
 from deploy_code.config.source import Source, source_of
 from deploy_code.errors import ConfigError
 from deploy_code.model import (
+    Breaker,
     Condition,
     Content,
     Dependency,
@@ -87,6 +88,8 @@ def _settings(config: DeploymentConfig) -> Settings:
         port_range=(ports.start, ports.end),
         dry_run=config.dry_run,
         monitoring_enabled=config.monitoring.enabled,
+        overcommit=config.infrastructure.overcommit.model_dump(),
+        breaker=Breaker(**deployment.circuit_breaker.model_dump()),
     )
 
 
@@ -132,6 +135,7 @@ def _content(service: ServiceConfig, config: DeploymentConfig, source: Source, t
         one_shot=service.one_shot,
         files=dict.fromkeys(service.files, ""),
         release=release,
+        options=dict(service.options),
     )
 
 

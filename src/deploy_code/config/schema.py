@@ -73,6 +73,17 @@ class StorageConfig(Section):
     backup_dir: Filled = Field(default="/var/backups/deploy-code", description="backups")
 
 
+Factor = Annotated[float, Field(strict=True, gt=0, le=1000, allow_inf_nan=False)]
+
+
+class OvercommitConfig(Section):
+    """How much more than there is may be promised: 2.0 is twice as much. GPUs are never shared."""
+
+    cpu: Factor = Field(default=1.0, description="factor on the machine's cores")
+    memory: Factor = Field(default=1.0, description="factor on the machine's memory")
+    storage: Factor = Field(default=1.0, description="factor on the free disk space")
+
+
 class InfrastructureConfig(Section):
     """Where services run."""
 
@@ -84,6 +95,7 @@ class InfrastructureConfig(Section):
     )
     network: NetworkConfig = Field(default_factory=NetworkConfig)
     storage: StorageConfig = Field(default_factory=StorageConfig)
+    overcommit: OvercommitConfig = Field(default_factory=OvercommitConfig)
 
 
 # --------------------------------------------------------------------------- security
@@ -124,6 +136,14 @@ class SecurityConfig(Section):
 # --------------------------------------------------------------------------- deployment
 
 
+class CircuitBreakerConfig(Section):
+    """When calls to plugins, runtimes and other things of somebody else's are no longer tried for a while."""
+
+    failures: Positive = Field(default=5, description="so many within window_seconds open the circuit")
+    window_seconds: Seconds = Field(default=60.0, description="see failures, seconds")
+    cooldown_seconds: Seconds = Field(default=30.0, description="wait before one more try, seconds")
+
+
 class DeploymentSettings(Section):
     """How a deployment goes (section ``deployment:``)."""
 
@@ -142,6 +162,7 @@ class DeploymentSettings(Section):
     )
     rollback_on_failure: Flag = Field(default=True, description="put everything back when something fails")
     strategy_options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of a custom strategy")
+    circuit_breaker: CircuitBreakerConfig = Field(default_factory=CircuitBreakerConfig)
 
 
 def _commands(value: Any) -> Any:
@@ -352,6 +373,7 @@ class ServiceConfig(Section):
     exclusive: Flag = Field(default=False, description="two revisions may not run at once")
     files: Paths = Field(default=(), description="globs of files whose change is a change of the service")
     release: Filled | None = Field(default=None, description="folder of code, copied away and run from the copy")
+    options: dict[str, Any] = Field(default_factory=dict, description="plain data for a custom service_type")
 
     @property
     def env(self) -> dict[str, str]:
@@ -380,7 +402,10 @@ class DeploymentConfig(Section):
     deployment: DeploymentSettings = Field(default_factory=DeploymentSettings)
     monitoring: MonitoringConfig = Field(default_factory=MonitoringConfig)
     hooks: HooksConfig = Field(default_factory=HooksConfig)
-    plugins: Paths = Field(default=(), description='classes to load: "package.module:Class"')
+    plugins: Paths = Field(
+        default=(),
+        description='plugins, service types and strategies: "package.module:Class" or "./file.py:Class"',
+    )
     services: dict[str, ServiceConfig] = Field(default_factory=dict, description="the services by name")
 
     _source: Source | None = PrivateAttr(default=None)

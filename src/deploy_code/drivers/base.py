@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from deploy_code.model import Exit
+from deploy_code.model import Exit, Resources
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,7 @@ class StartOrder:
     log_path: str = ""  # opened O_APPEND by the driver, 0640
     one_shot: bool = False
     status_path: str = ""  # one-shots: where the wrapper writes the exit status, atomically
+    resources: Resources = Resources()  # CPU and memory are limits, enforced where the machine lets us
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,11 +6,11 @@ import importlib
 from typing import Any
 
 _WHERE = {
-    "DeploymentOrchestrator": "engine",
+    "Engine": "engine",
     "DeploymentReport": "report",
     "FailureReport": "report",
 }
-__all__ = ["DeploymentOrchestrator", "DeploymentReport", "FailureReport"]
+__all__ = ["DeploymentOrchestrator", "DeploymentReport", "Engine", "FailureReport"]
 
 
 def __getattr__(name: str) -> Any:

@@ -132,7 +132,7 @@ class DeploymentRun:
 
     async def _phases(self) -> None:
         for phase in ("validation", "resources", "network"):
-            self._completed(phase)  # checked before the record was made; nothing is set aside by this version
+            self._completed(phase)  # checked and set aside before the record was made
         self._store_code()
         self._completed("storage")
         await self._walk()
@@ -367,6 +367,7 @@ class DeploymentRun:
         await self._brake.outlast(self._settle(), timeout=FINISH_SECONDS)
         self._sum_up()
         finish(self._parts, self.number, self.report, good=good, wanted=self._wanted_now())
+        self._parts.reservations.settle(self._wanted_now())
         self._parts.publish(
             DeploymentFinished(
                 deployment=self.number,

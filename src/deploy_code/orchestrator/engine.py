@@ -1,4 +1,4 @@
-"""``DeploymentOrchestrator``: the operations of a project, each a recorded deployment under the lock, from a plan.
+"""``Engine``: the operations of a project, each a recorded deployment under the lock, from a plan.
 
 Every call opens what it needs and closes it again, so that one object lives through several event loops.
 """
@@ -17,6 +17,7 @@ from deploy_code.orchestrator import targets
 from deploy_code.orchestrator.brake import interrupted
 from deploy_code.orchestrator.deployment import DeploymentRun, Order
 from deploy_code.orchestrator.failure import scrub
+from deploy_code.orchestrator.limits import unenforced
 from deploy_code.orchestrator.observe import goals, observe, recorded_instances
 from deploy_code.orchestrator.preflight import preflight
 from deploy_code.orchestrator.record import entries, settings_of
@@ -40,7 +41,7 @@ PHASES = ("validation", "resources", "network", "storage", "services", "health",
 MakeTarget = Callable[[Observed], Target]
 
 
-class DeploymentOrchestrator:
+class Engine:
     """Brings a project from what runs to what its file says, and back. ``bus`` carries every event of its runs."""
 
     def __init__(self, host: Host, *, plugins: Iterable[Plugin] = ()) -> None:
@@ -182,7 +183,7 @@ class DeploymentOrchestrator:
     async def _order(self, parts: Parts, make: MakeTarget, settings: Settings) -> Order:
         observed = observe(parts.store, await parts.platform.observe())
         target = replace(make(observed), settings=settings)
-        plan = redacted(reconcile(target, observed), parts.redactor.clean)
+        plan = _annotated(redacted(reconcile(target, observed), parts.redactor.clean))
         return Order(plan=plan, observed=observed, settings=settings, forced=parts.options.force)
 
     def _preflight(self, parts: Parts, order: Order) -> None:
@@ -203,7 +204,21 @@ class DeploymentOrchestrator:
     async def _execute(self, parts: Parts, order: Order) -> DeploymentReport:
         if order.plan.is_empty and _nothing_to_record(parts, order.plan):
             return _unchanged(parts, order)
-        return await self._carry_out(DeploymentRun(parts, order))
+        if order.plan.kind != "stop":
+            self._reserve(parts, order)
+        run = DeploymentRun(parts, order)
+        try:
+            return await self._carry_out(run)
+        finally:
+            if not run.number:  # refused before it was recorded: what was set aside for it is free again
+                parts.reservations.settle(order.plan.before)
+
+    def _reserve(self, parts: Parts, order: Order) -> None:
+        """Phase "resources", all or nothing. Raises PreflightError (E004) before anything was changed."""
+        for warning in parts.reservations.reserve(
+            order.plan, order.settings, force=order.forced, check="resources" not in order.skip_phases
+        ):
+            parts.warn(warning)
 
     # --------------------------------------------------------------------------------------------------------- dry run
 
@@ -213,8 +228,10 @@ class DeploymentOrchestrator:
             observed = self._look(store) if store else Observed()
             target = replace(make(observed), warnings=self._unfinished(store))
         redactor = self._host.redactor(project)
-        plan = redacted(reconcile(target, observed), redactor.clean)
+        plan = _annotated(redacted(reconcile(target, observed), redactor.clean))
         self._look_ahead(plan, observed, project.root, skipped, redactor)
+        if "resources" not in skipped and not self._host.options.force:
+            self._host.reservations().check(plan, project.settings)
         return plan
 
     def _unfinished(self, store: Store | None) -> tuple[str, ...]:
@@ -243,6 +260,10 @@ class DeploymentOrchestrator:
 
     def _look(self, store: Store) -> Observed:
         return observe(store, recorded_instances(store, agent_alive=self._host.agent_is_alive()))
+
+
+def _annotated(plan: Plan) -> Plan:
+    return replace(plan, notes=(*plan.notes, *unenforced(plan)))
 
 
 def _planned(plan: Plan, warnings: Sequence[str]) -> DeploymentReport:

@@ -59,7 +59,7 @@ async def want(context: Context, step: Want) -> None:
     if step.replicas == 0:
         await _take_away(context, step.service, {step.revision})
         return
-    wanted = _wanted(context.goals[step.service])
+    wanted = _wanted_of(context, step)
     if context.again:
         await _clear_dead(context, wanted)
     await _want(context, wanted)
@@ -121,6 +121,17 @@ _OPERATIONS: dict[type[Step], Any] = {
 
 
 # ------------------------------------------------------------------------------------------------------------- pieces
+
+
+def _wanted_of(context: Context, step: Want) -> Wanted:
+    """As the step says; a rollout that keeps old ones beside the new wants a number of the old revision, too."""
+    old = context.old.get(step.service)
+    goal = context.goals.get(step.service) or old
+    if old is not None and old.revision == step.revision and (goal is None or goal.revision != step.revision):
+        goal = old
+    if goal is None:
+        raise DeploymentError(f"nothing is known of {step.service} r{step.revision}", service=step.service)
+    return replace(_wanted(goal), replicas=step.replicas)
 
 
 def _wanted(goal: Goal) -> Wanted:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from deploy_code.model import Identity, Project
     from deploy_code.orchestrator.audit import Audit
     from deploy_code.orchestrator.plugin_host import PluginHost
+    from deploy_code.orchestrator.reserve import Reservations
     from deploy_code.platforms.base import Platform
     from deploy_code.plugins import Plugin
     from deploy_code.security.redact import Redactor
@@ -52,6 +53,8 @@ class Host(Protocol):
 
     def load(self) -> Project: ...
 
+    def reservations(self) -> Reservations: ...
+
     def check_owner(self, store: Store) -> None: ...
 
     def redactor(self, project: Project | None = None) -> Redactor: ...
@@ -77,6 +80,7 @@ class Parts:
     audit: Audit
     redactor: Redactor
     options: Options
+    reservations: Reservations
     warnings: list[str] = field(default_factory=list)
 
     def publish(self, event: Event) -> None:

@@ -93,6 +93,7 @@ async def leave(parts: Parts, row: DeploymentRow) -> DeploymentReport:
         errors=[f"{title('E017')}: {row.kind} {row.number} was interrupted and left as it stood"],
     )
     parts.store.finish_deployment(row.number, status="failed", good=False, report=report.to_dict(), final_map=row.after)
+    parts.reservations.settle(goals(parts.store, row.after))
     return report
 
 

@@ -112,6 +112,20 @@ class Settle(Step):
         return "all of the above is in place"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Custom(Step):
+    """A custom strategy over all of the run, opaque to the plan: what it deploys is planned when it asks for it."""
+
+    strategy: str
+    services: tuple[str, ...]
+
+    kind: ClassVar[str] = "custom"
+
+    def __str__(self) -> str:
+        count = "1 service" if len(self.services) == 1 else f"{len(self.services)} services"
+        return f"strategy {self.strategy} over {count}"
+
+
 def _times(replicas: int) -> str:
     return f" ×{replicas}" if replicas != 1 else ""
 
