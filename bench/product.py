@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ class Product:
     def config(self) -> Path:
         return self.folder / "deploy-code.yaml"
 
-    def write(self, services: Mapping[str, Any], **deployment: Any) -> None:
+    def write(self, services: Mapping[str, Any], *, plugins: Sequence[str] = (), **deployment: Any) -> None:
         """The config, in the block style that people write."""
         storage = {"data_dir": str(self.folder / "data"), "log_dir": str(self.folder / "logs")}
         document = {
@@ -38,6 +38,7 @@ class Product:
             "environment": "development",
             "infrastructure": {"storage": storage},
             "deployment": {"strategy": "Parallel", "max_parallel": 50, "timeout_seconds": 60, **deployment},
+            **({"plugins": list(plugins)} if plugins else {}),
             "services": dict(services),
         }
         self.config.write_text(yaml.safe_dump(document, sort_keys=False))

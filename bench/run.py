@@ -9,7 +9,7 @@ import traceback
 import report
 from measure import Figure, say
 
-PARTS = ("services", "graph", "startup", "planner", "probing")
+PARTS = ("services", "graph", "startup", "planner", "probing", "strategies")
 FAILED = "failed"
 
 

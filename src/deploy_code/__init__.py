@@ -10,8 +10,8 @@ from deploy_code._version import __version__
 if TYPE_CHECKING:
     from deploy_code.client import DeployCode
     from deploy_code.config.schema import DeploymentConfig
+    from deploy_code.embed.orchestrator import DeploymentOrchestrator
     from deploy_code.errors import DeployCodeError
-    from deploy_code.orchestrator.engine import DeploymentOrchestrator
     from deploy_code.orchestrator.report import DeploymentReport
     from deploy_code.services.status import DeploymentStatus, ServiceStatus
 
@@ -19,7 +19,7 @@ _WHERE = {
     "DeployCode": "deploy_code.client",
     "DeployCodeError": "deploy_code.errors",
     "DeploymentConfig": "deploy_code.config.schema",
-    "DeploymentOrchestrator": "deploy_code.orchestrator.engine",
+    "DeploymentOrchestrator": "deploy_code.embed.orchestrator",
     "DeploymentReport": "deploy_code.orchestrator.report",
     "DeploymentStatus": "deploy_code.services.status",
     "ServiceStatus": "deploy_code.services.status",

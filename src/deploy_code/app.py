@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deploy_code.errors import ConfigError, ServiceError
 
 if TYPE_CHECKING:
+    from deploy_code.config.schema import DeploymentConfig, ServiceConfig
     from deploy_code.events import Bus
     from deploy_code.model import Identity, Project
     from deploy_code.orchestrator.engine import Engine
@@ -33,14 +34,19 @@ _DRY_RUN = re.compile(rb"dry_run[\"']?\s*+:\s*+(?!false\b)")
 class App:
     """One project as one caller wants to use it.
 
-    ``config_files`` are merged in order; with ``project`` no file is needed for what the state alone can answer.
-    ``origin`` is the command, for the audit.
+    ``config_files`` are merged in order; with ``project`` no file is needed for what the state alone can answer, and
+    with ``config`` none is read at all. ``services``, ``types`` and ``strategies`` are what the caller registered in
+    code: more services, and by name what makes a custom service or strategy. ``origin`` is the command, for the audit.
     """
 
     def __init__(
         self,
         config_files: Sequence[str | os.PathLike[str]] = (DEFAULT_FILE,),
         *,
+        config: DeploymentConfig | None = None,
+        services: Mapping[str, ServiceConfig] | None = None,
+        types: Mapping[str, Callable[..., Any]] | None = None,
+        strategies: Mapping[str, Callable[..., Any]] | None = None,
         project: str | None = None,
         state_dir: str | None = None,
         dry_run: bool = False,
@@ -51,7 +57,11 @@ class App:
         origin: str = "python",
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        self.config_files = tuple(os.fspath(each) for each in config_files)
+        self.config_files = tuple(os.fspath(each) for each in config_files) if config is None else ()
+        self._config = config
+        self._services = dict(services or {})
+        self._types = dict(types or {})
+        self._strategies = dict(strategies or {})
         self._project_name = project
         self._state_dir = state_dir
         self._flags = {
@@ -79,6 +89,10 @@ class App:
         """Name and folders of the project; works with a broken file. Raises E001 where there is none at all."""
         if self._state_dir is not None:
             return self._identity_from_state(self._state_dir)
+        if self._config is not None:
+            from deploy_code.config.handed import identity_in
+
+            return identity_in(self._config)
         from deploy_code.config.identity import find_identity
 
         return find_identity(self.config_files, project=self._project_name, environ=self._environ)
@@ -92,11 +106,14 @@ class App:
         if row is None:
             raise ConfigError(f"{directory} holds no project", remedy="Name the folder of a project's state")
         directories = Directories(state=os.path.abspath(directory), logs=row.log_dir)
-        return Identity(name=row.name, directories=directories, files=(row.file,), environment=row.environment)
+        files = (row.file,) if row.file else ()
+        return Identity(name=row.name, directories=directories, files=files, environment=row.environment)
 
     @cached_property
     def _is_dry(self) -> bool:
         """Must nothing be changed? A look at the raw text, since a file may say so before it can be understood."""
+        if self._config is not None and self._config.dry_run:
+            return True
         return self.options.dry_run or any(map(_says_dry_run, self.config_files))
 
     def has_state(self) -> bool:
@@ -118,6 +135,10 @@ class App:
 
     def root(self) -> str:
         """The folder of the config file, "" where it is not known."""
+        if self._config is not None:
+            from deploy_code.config.handed import folder_of
+
+            return folder_of(self._config)
         files = self.identity.files
         return os.path.dirname(files[0]) if files else ""
 
@@ -138,11 +159,41 @@ class App:
 
     def load(self) -> Project:
         """The file, resolved and hashed; from the cache in the state where nothing it depends on has changed."""
+        if self._config is not None or self._services:
+            from deploy_code.config.handed import project_in
+
+            return project_in(self.config(), code_types=self._types, code_strategies=self._strategies)
         from deploy_code.config import load_project
 
         with ExitStack() as stack:
             cache = _Cache(stack, self) if self._may_have_state() else None
-            return load_project(self.config_files, environ=self._environ, cache=cache)
+            return load_project(
+                self.config_files,
+                environ=self._environ,
+                cache=cache,
+                code_types=self._types,
+                code_strategies=self._strategies,
+            )
+
+    def config(self) -> DeploymentConfig:
+        """The models: what was handed over, else the file, read anew. With the services that were registered in code.
+
+        Raises ConfigError (E001, E002).
+        """
+        from deploy_code.config import load_config
+
+        config = self._config
+        if config is None:
+            registered = {*self._types, *self._strategies}
+            config = load_config(self.config_files, environ=self._environ, registered=registered)
+        if self._services:
+            config = config.model_copy(update={"services": {**config.services, **self._services}})
+        return config
+
+    @property
+    def code_types(self) -> Collection[str]:
+        """Types of services that were registered in code."""
+        return self._types.keys()
 
     def _may_have_state(self) -> bool:
         return self._project_name is None and self.has_state()
@@ -164,7 +215,7 @@ class App:
         from deploy_code.platforms.local import LocalPlatform
 
         made, self._platform = self._platform, None
-        return made or LocalPlatform(self.identity, bus=bus)
+        return made or LocalPlatform(self.identity, bus=bus, types=self._types)
 
     def reservations(self) -> Reservations:
         """What this project has been promised by the ledger of this machine."""
@@ -175,7 +226,7 @@ class App:
     def orchestrator(self, plugins: Iterable[Plugin] = ()) -> Engine:
         from deploy_code.orchestrator.engine import Engine
 
-        return Engine(self, plugins=plugins)
+        return Engine(self, plugins=plugins, strategies=self._strategies)
 
     @asynccontextmanager
     async def session(self, bus: Bus, project: Project | None, plugins: Iterable[Plugin]) -> AsyncIterator[Parts]:
@@ -183,20 +234,19 @@ class App:
         from deploy_code.orchestrator.audit import Audit
         from deploy_code.orchestrator.parts import Parts
         from deploy_code.orchestrator.plugin_host import PluginHost
-        from deploy_code.plugins import load_plugins
         from deploy_code.state.lock import DeployLock
         from deploy_code.state.trace import EventWriter
 
         platform = self._local_platform(bus)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(platform.close)
-            loaded = [*plugins, *(load_plugins(project.plugins) if project else ())]
             store = stack.enter_context(self._open_store(project))
             lock = stack.enter_context(DeployLock(self.identity.directories.state))
             await lock.acquire_async(self._origin, wait=self.options.wait)
             self._take_over(store)
             platform.prestart()
-            host = PluginHost(loaded, lambda message: parts.warn(message))
+            host = PluginHost(plugins, lambda message: parts.warn(message), publish=lambda event: parts.publish(event))
+            stack.push_async_callback(host.close)
             parts = Parts(
                 identity=self.identity,
                 store=store,
@@ -235,12 +285,15 @@ class App:
     def check_owner(self, store: Store) -> None:
         """Two files must not fight over one project. Raises ConfigError."""
         row, identity = store.project(), self.identity
-        if row is None or not identity.files or row.file == identity.files[0] or self.options.adopt:
+        own = identity.files[0] if identity.files else ""
+        if row is None or row.file == own or self.options.adopt or not (own or self._config is not None):
             return
         raise ConfigError(
-            f'the project "{identity.name}" belongs to {row.file}, and this is {identity.files[0]}',
-            meaning="Deploying would stop what the other file describes; nothing was changed",
-            remedy="Give one of them another `name`, or hand the project over with `deploy-code deploy --adopt`",
+            f'the project "{identity.name}" belongs to {_owner(row.file)}, and this is {_owner(own)}',
+            meaning="Deploying would stop what the other one describes; nothing was changed",
+            remedy="Give one of them another `name`, or hand the project over with `deploy-code deploy --adopt`"
+            if own
+            else "Give one of them another `name`, or hand the project over with adopt=True",
         )
 
     def _take_over(self, store: Store) -> None:
@@ -248,8 +301,16 @@ class App:
         self.check_owner(store)
         row, identity = store.project(), self.identity
         own = (identity.files[0] if identity.files else "", identity.environment, identity.directories.logs)
-        if row is not None and identity.files and (row.file, row.environment, row.log_dir) != own:
+        known = bool(identity.files) or self._config is not None
+        if row is not None and known and (row.file, row.environment, row.log_dir) != own:
             store.adopt(*own)
+
+
+def _owner(file: str) -> str:
+    """Who a project belongs to, in words: its file, or the program that builds its config."""
+    if not file:
+        return "a config built in code"
+    return f"a config built in code in {file}" if file.endswith("/") else file
 
 
 def _says_dry_run(file: str) -> bool:

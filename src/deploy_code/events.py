@@ -121,6 +121,50 @@ class WarningRaised(Event):
         return self.message
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitOpened(Event):
+    """Something of somebody else's, or a service, has failed too often: it is left alone until ``retry_at``."""
+
+    protects: str  # what is behind the circuit
+    reason: str = ""  # the last failure
+    retry_at: float = 0.0  # seconds since the epoch
+
+    @property
+    def text(self) -> str:
+        because = f" (last: {self.reason})" if self.reason else ""
+        wait = f", next try in {self.retry_at - self.at:.0f} s" if self.retry_at else ""
+        return f"circuit of {self.protects} opened: it has failed too often{because}{wait}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitHalfOpened(Event):
+    protects: str
+
+    @property
+    def text(self) -> str:
+        return f"circuit of {self.protects} half-open: one try is made"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CircuitClosed(Event):
+    protects: str
+
+    @property
+    def text(self) -> str:
+        return f"circuit of {self.protects} closed: it works again"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventsLost(Event):
+    """A reader of ``DeploymentOrchestrator.events()`` was too slow. Only that reader gets it."""
+
+    count: int
+
+    @property
+    def text(self) -> str:
+        return f"{self.count} events were not kept here: they are read more slowly than they come"
+
+
 Listener = Callable[[Event], None]
 
 

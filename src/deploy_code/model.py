@@ -186,7 +186,7 @@ class Hooks:
 class Breaker:
     """When calls to somebody else's things are no longer tried for a while (section ``deployment.circuit_breaker``)."""
 
-    failures: int = 5  # so many within window_seconds open the circuit
+    failures: int = 5  # so many in a row, all within window_seconds, open the circuit
     window_seconds: float = 60.0
     cooldown_seconds: float = 30.0  # then one try, half-open
 
@@ -283,7 +283,7 @@ class ProbeResult:
     """What one probe found. ``detail``: start of the body, stderr or the error, at most 2 KB, secrets redacted."""
 
     ok: bool
-    kind: str  # http | tcp | command | alive
+    kind: str  # http | tcp | command | alive | handler
     target: str  # what was asked: a URL, host:port, an argv as text
     at: float
     duration: float

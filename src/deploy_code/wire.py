@@ -3,10 +3,10 @@
 A request is ``{"id": n, "op": NAME, ...}``, its answer ``{"id": n, "ok": {...}}`` or ``{"id": n, "error": {...}}`` with
 code, message, meaning and remedy. After ``watch`` the agent also sends, unasked, ``{"states": [Instance, ...]}``: first
 all instances, then each change, many to a line where many changed at once; an instance that is no more comes once with
-phase ``gone``. Only ``platforms`` and the agent use this module.
+phase ``gone``. Only ``platforms``, the agent and hosts of custom services use this module.
 
 Operations
-    hello     {protocol, version, python, path} → Hello  another version: it replaces itself with ``python``
+    hello     {protocol, version, python, path, python_path} → Hello  to another version: it becomes that one
     want      Want                → {}  written before it is answered
     settle    {deployment}        → {}  it is over: the restart policy holds, and the state tells its end
     watch     {}                  → {}  then the stream
@@ -14,10 +14,23 @@ Operations
     probe     {services}          → {}  probe these now, not at the next interval
     info      {}                  → AgentInfo
     shutdown  {}                  → {}  the agent exits; instances stay
+    offer     Offer               → {}  from here on the agent asks, and whoever connected answers
+
+A host offers to run custom services. Then the agent sends ``{"ask": n, "do": NAME, ...}`` over the same connection, and
+gets ``{"reply": n, "ok": {...}}`` or ``{"reply": n, "error": {...}}``. ``config`` is an ``InstanceConfig``.
+
+Questions to a host
+    ping      {}                          → {}
+    start     {config, clean}             → Started  the same again joins the start that is under way
+    resume    {config, memory}            → Started  the object made anew; nothing is started
+    health    {uuid, timeout}             → {status}  {} for one that it does not hold
+    stop      {uuid, timeout, last}       → {gently}  then the object is no more; {} for one that it does not hold
 """
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -34,6 +47,7 @@ AGENT_ENV = (  # the variables an agent is started with, and keeps
 )  # fmt: skip
 AGENT_LOCK = "agent.lock"  # flock, held by the agent for life; its text is the agent's pid
 AGENT_LOG = "agent.log"
+HOSTS = "hosts"  # folder of KEY.lock: flock, held for life by the host of KEY; its text is its pid and start time
 DEPLOY_LOCK = "deploy.lock"  # flock, held by whoever deploys
 DATABASE = "state.db"
 
@@ -44,6 +58,20 @@ def socket_path(folder: int) -> str:
     A socket address holds 107 bytes; a state folder may well be deeper than that.
     """
     return f"/proc/self/fd/{folder}/{SOCKET}"
+
+
+def connect(state_dir: str) -> socket.socket:
+    """A connected socket. Raises OSError where no agent listens."""
+    folder = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(socket_path(folder))
+    except OSError:
+        sock.close()
+        raise
+    finally:
+        os.close(folder)
+    return sock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +97,31 @@ class Want:
     stop_timeout: float | None = None
     rerun: tuple[str, ...] = ()
     port_range: tuple[int, int] = (30000, 40000)  # both ends included; where dynamic ports come from
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A host, and what it runs. ``protocol`` and ``version`` as in ``Hello``.
+
+    ``key``: of a program that the agent started for one type; "": a process that registered ``types`` in code.
+    ``holds``: uuids of the objects it has, each once started or being started. ``failed``: it cannot run anything, and
+    why; it ends.
+    """
+
+    protocol: int
+    version: str
+    key: str = ""
+    types: tuple[str, ...] = ()
+    holds: tuple[str, ...] = ()
+    failed: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started:
+    """What a start left behind. ``checked``: the class overrides ``health_check``."""
+
+    memory: Mapping[str, str] = field(default_factory=dict)
+    checked: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -258,7 +258,7 @@ def test_validate_shows_warnings_but_accepts_the_file(project):
     assert "no health check" in done.stderr
 
 
-@pytest.mark.parametrize("command", ["status", "health", "logs", "history", "events"])
+@pytest.mark.parametrize("command", ["status", "health", "logs", "history", "events", "resources"])
 def test_commands_that_look_import_nothing_heavy(shop, command):
     import subprocess
 

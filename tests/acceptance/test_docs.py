@@ -4,7 +4,8 @@ How blocks are marked, after the word that names the language:
 
 - ``yaml``: a whole file; loads without errors. ``yaml fragment``: a piece of one, whose keys exist.
   ``yaml overlay``: loads together with the whole file before it.
-- ``python``: compiles. ``python run``: runs to its end beside the first whole file of its page.
+- ``python``: compiles. ``python run``: runs to its end beside the first whole file of its page. ``python test``: pytest
+  passes it, without any plugin of ours.
 - ``console``: a session; lines that begin with ``$ `` are commands. ``sh``: every line is a command.
 """
 
@@ -139,7 +140,7 @@ def test_a_yaml_block_that_looks_like_a_whole_file_is_marked_as_one() -> None:
 # --------------------------------------------------------------------------- Python
 
 
-@pytest.mark.parametrize("block", marked("python", "python run"))
+@pytest.mark.parametrize("block", marked("python", "python run", "python test"))
 def test_every_python_block_compiles(block: Block) -> None:
     compile(block.text, str(block), "exec")
 
@@ -166,6 +167,19 @@ def test_every_program_that_can_run_does(
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     project.settle()
+
+
+@pytest.mark.parametrize("block", marked("python test"))
+def test_every_test_module_passes(block: Block, tmp_path: Path) -> None:
+    (tmp_path / "test_page.py").write_text(block.text)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:asyncio", "-p", "no:cacheprovider", "test_page.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_plugin_of_the_how_to_can_be_loaded_and_survives_being_called(tmp_path: Path) -> None:
@@ -330,12 +344,15 @@ def test_the_page_about_events_names_every_event_and_field() -> None:
 
 def test_the_page_about_python_names_everything_that_is_public() -> None:
     import deploy_code
+    import deploy_code.testing.contracts
+    from deploy_code import testing
     from deploy_code.client import DeployCode
     from deploy_code.orchestrator.report import DeploymentReport, FailureReport
 
     text = (DOCS / "reference" / "python.md").read_text(encoding="utf-8")
     names = [*deploy_code.__all__, *(name for name in vars(DeployCode) if not name.startswith("_"))]
     names += [*DeploymentReport.__slots__, *FailureReport.__slots__]
+    names += [*testing.__all__, *dir(testing.contracts)]
     assert [name for name in names if not re.search(rf"\b{name}\b", text)] == []
 
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import ast
-import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import yaml
 
-from support.api_document import blocks, section
-from support.cli import Finished
+from support.api_document import blocks, document, section
 from support.ports import free_ports
 from support.project import ProjectFolder
-from support.scenarios import pages, pids, program, states, text_at, web, write_program
+from support.scenarios import pids, states, text_at
+from support.town import SERVICES, build, run
 
 SLEEP = "await asyncio.sleep(60)"
-SERVICES = ("postgresql", "redis", "auth_service", "api_gateway")
 
 
 def complete_example() -> str:
@@ -33,39 +30,7 @@ def _python_part(heading: str) -> str:
 @pytest.fixture
 def town(make_project: Callable[..., ProjectFolder]) -> Callable[..., ProjectFolder]:
     """A project with the services that the document speaks of."""
-
-    def make(bad: str = "serve", **sections: Any) -> ProjectFolder:
-        project = make_project("town")
-        pages(project, "v1")
-        write_program(project)
-        postgresql, redis, auth, gateway = free_ports(4)
-        services = {
-            "postgresql": web(postgresql),
-            "redis": web(redis),
-            "auth_service": program(auth, *bad.split(), dependencies=["postgresql", "redis"]),
-            "api_gateway": program(gateway, dependencies=["auth_service"]),
-        }
-        project.write(services, deployment={"timeout_seconds": 10}, **sections)
-        return project
-
-    return make
-
-
-def run(project: ProjectFolder, text: str) -> Finished:
-    """As a program of its own, in the project's folder."""
-    import os
-
-    path = project.folder / "example.py"
-    path.write_text(text)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(path)],
-        cwd=project.folder,
-        env={**os.environ, **project.env},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    return Finished((str(path),), done.returncode, done.stdout, done.stderr)
+    return lambda bad="serve", **sections: build(make_project("town"), bad, **sections)
 
 
 def test_the_complete_example_runs_unchanged(town: Callable[..., ProjectFolder]) -> None:
@@ -120,10 +85,14 @@ def test_every_python_block_of_the_python_part_runs_in_turn(town: Callable[..., 
     assert "Progress: " in done.stdout
 
 
-def test_the_examples_of_extending_run(town: Callable[..., ProjectFolder]) -> None:
-    """The plugin of the document, told of a real deployment."""
+def plugin_example() -> str:
+    [example] = blocks(section("Plugin System", 3), "python")
+    return example
+
+
+def test_the_plugin_of_the_document_is_told_of_a_real_deployment(town: Callable[..., ProjectFolder]) -> None:
     project = town()
-    [plugin] = blocks(section("Plugin System", 3), "python")
+    plugin = plugin_example()
     text = plugin.replace("        pass", "        print(message)")
     assert text != plugin
     done = run(project, f"from deploy_code import DeployCode\n{text}\nasyncio.run(deployer.deploy())\n").ok()
@@ -131,13 +100,85 @@ def test_the_examples_of_extending_run(town: Callable[..., ProjectFolder]) -> No
     assert "Deployment successful! Deployed 4 services" in done.stdout
 
 
-def test_the_example_of_error_handling_tells_the_codes_apart(town: Callable[..., ProjectFolder]) -> None:
+def monitoring_example() -> str:
+    [example] = blocks(section("Adding Custom Monitoring", 3), "python")
+    return example
+
+
+def test_the_monitored_class_of_the_document_counts_and_times_deployments(town: Callable[..., ProjectFolder]) -> None:
+    text = monitoring_example() + (
+        "import asyncio\n"
+        "deployer = MonitoredDeployCode(config_path='deploy-code.yaml')\n"
+        "asyncio.run(deployer.deploy())\n"
+        "asyncio.run(deployer.deploy())\n"
+        "value = prometheus_client.REGISTRY.get_sample_value\n"
+        "print(value('deployments_total'), value('deployment_duration_seconds_count'))\n"
+    )
+    assert run(town(), text).ok().stdout == "2.0 2.0\n"
+
+
+def error_example() -> str:
     [example] = blocks(section("Error Codes"), "python")
+    return example
+
+
+def in_a_coroutine(text: str) -> str:
+    """`await` stands at the margin of many examples."""
+    body = "\n".join(f"    {line}" for line in text.splitlines())
+    return f"import asyncio\nasync def main():\n{body}\nasyncio.run(main())\n"
+
+
+def test_the_example_of_error_handling_tells_the_codes_apart(town: Callable[..., ProjectFolder]) -> None:
     project = town()
+    project.write({"glutton": {"command": "sleep", "args": ["1000"], "resources": {"memory_mb": 1_000_000_000}}})
+    assert run(project, in_a_coroutine(error_example())).ok().stdout == "Insufficient resources for deployment\n"
+    project.write_text("services: []")
+    assert run(project, in_a_coroutine(error_example())).ok().stdout.startswith("Deployment error: E002")
     project.config.unlink()
-    body = "\n".join(f"    {line}" for line in example.splitlines())
-    done = run(project, f"import asyncio\nasync def main():\n{body}\nasyncio.run(main())\n").ok()
-    assert done.stdout == "Configuration file not found\n"
+    assert run(project, in_a_coroutine(error_example())).ok().stdout == "Configuration file not found\n"
+
+
+def best_practices() -> list[str]:
+    return blocks(section("Best Practices"), "python")
+
+
+PRACTICE = """
+from deploy_code import DeployCode, DeployCodeError
+
+deployer = DeployCode()
+
+
+def progress_handler(status):
+    print(f"{status['running_services']} run")
+
+
+"""
+
+
+def test_the_best_practices_run_in_turn(town: Callable[..., ProjectFolder]) -> None:
+    project = town()
+    practices = best_practices()
+    assert len(practices) == 4
+    done = run(project, PRACTICE + in_a_coroutine("\n".join(practices))).ok()
+    assert done.stdout == "0 run\nDeployment successful and healthy\n"
+    assert states(project) == dict.fromkeys(SERVICES, "running")
+
+
+def test_the_best_practices_stop_at_what_is_wrong(town: Callable[..., ProjectFolder]) -> None:
+    project = town()
+    validate, _, handle, _ = best_practices()
+    project.cli("deploy").ok()
+    project.write_text(project.config.read_text() + "\nservises: {}\n")
+    refused = run(project, PRACTICE + in_a_coroutine(validate))
+    assert refused.code == 1 and "Exception: Invalid configuration" in refused.stderr
+    run(project, PRACTICE + in_a_coroutine(handle)).ok()
+    assert pids(project) == {}, "an error of ours, and then a stop that needs no valid file"
+
+
+def test_no_python_block_of_the_document_was_forgotten() -> None:
+    """Each is taken by one of the functions that the tests above run."""
+    taken = [complete_example(), *_python_examples(), plugin_example(), monitoring_example(), error_example()]
+    assert sorted([*taken, *best_practices()]) == sorted(blocks(document(), "python"))
 
 
 @pytest.mark.parametrize("number", range(8))

@@ -517,6 +517,45 @@ async def test_plugins_that_the_file_names_are_loaded(
 # --------------------------------------------------------------------------- the orchestrator, and config in code
 
 
+async def test_deploy_code_is_a_facade_over_the_orchestrator(shop: ProjectFolder) -> None:
+    deployer = DeployCode(dry_run=True)
+    deployer.force, deployer.dry_run = True, False
+    assert (deployer.orchestrator.force, deployer.orchestrator.dry_run) == (True, False)
+    await deployer.deploy()
+    assert (await deployer.orchestrator.get_status()).to_dict().keys() == (await deployer.status()).keys()
+    assert set(deployer.orchestrator.registry.services) == {"db", "api"}
+
+
+async def test_types_and_strategies_are_registered_once(shop: ProjectFolder) -> None:
+    deployer = DeployCode()
+    deployer.register_type("mine", lambda config: None)
+    deployer.register_strategy("Mine", lambda change: [])
+    with pytest.raises(DeployCodeError, match=r"^S002 SERVICE_ALREADY_EXISTS"):
+        deployer.register_type("mine", lambda config: None)
+    with pytest.raises(DeployCodeError, match=r"^S003 .*is built in"):
+        deployer.register_strategy("blue-green", lambda change: [])
+
+
+async def test_validate_knows_what_is_registered(shop: ProjectFolder) -> None:
+    add(shop, worker=sleeper(strategy="rolling"))
+    deployer = DeployCode()
+    assert "did you mean 'RollingUpdate'" in (await deployer.validate())["errors"][0]
+    deployer.register_strategy("rolling", lambda change: [])
+    assert (await deployer.validate())["is_valid"]
+
+
+async def test_an_orchestrator_has_its_resources_and_metrics(shop: ProjectFolder) -> None:
+    add(shop, worker=sleeper(resources={"memory_mb": 16}))
+    orchestrator = DeploymentOrchestrator("deploy-code.yaml")
+    await orchestrator.deploy()
+    assert [(each.name, each.memory_mb) for each in orchestrator.resources.allocations() if each.memory_mb] == [
+        ("worker", 16)
+    ]
+    assert 0 <= (await orchestrator.metrics.get_system_metrics()).cpu_usage <= 100
+    assert (await orchestrator.metrics.get_service_metrics("worker")).processes == 1
+    assert DeployCode().get_metrics()["services"].keys() == {"db", "api", "worker"}
+
+
 async def test_the_orchestrator_takes_a_config_that_was_loaded(shop: ProjectFolder) -> None:
     config = await DeploymentConfig.load(Path("deploy-code.yaml"))
     assert set(config.services) == {"db", "api"}

@@ -147,6 +147,24 @@ async def test_ready_unready_and_ready_again_are_told_with_every_failure_but_no_
     await prober.close()
 
 
+async def test_of_routine_successes_one_is_told_now_and_then(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("deploy_code.agent.prober.STEADY_REPORT_SECONDS", 0.2)
+    reports = Reports()
+    prober = Prober(reports)
+    probe = Scripted()
+    prober.watch("u1", probe, HealthCheck(interval_seconds=0.01), born_at=time.time())
+    await until(lambda: len(reports) >= 3)
+    assert [(j.verdict, j.changed, j.steady) for _, j in reports[:3]] == [
+        ("ready", True, False),
+        ("ready", False, True),
+        ("ready", False, True),
+    ]
+    first, second, third = (j.result.at for _, j in reports[:3])
+    assert second - first >= 0.15 and third - second >= 0.15
+    assert probe.calls > len(reports)
+    await prober.close()
+
+
 async def test_probes_of_one_instance_never_overlap():
     prober = Prober(Reports())
     probe = Scripted()

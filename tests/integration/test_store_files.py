@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import sqlite3
@@ -245,9 +246,29 @@ def test_migrations_lead_to_the_version_of_the_schema():
     assert numbers == list(range(2, migrate.VERSION + 1))
 
 
+def test_a_state_of_the_first_version_becomes_what_a_new_one_is(store, folder):
+    fresh = _schema_of(folder)
+    for statement in ("DROP TABLE circuits", "PRAGMA user_version = 1"):
+        store._sql._db.execute(statement)
+    number = begin(store, service())
+    with Store.open(folder) as again:
+        assert again._sql.version() == migrate.VERSION
+        assert again.circuits() == []
+        assert again.deployment(number) is not None
+    assert _schema_of(folder) == fresh
+
+
+def _schema_of(folder):
+    """Every table and index, each as its words."""
+    with contextlib.closing(connect(str(folder / "state.db"), read_only=True)) as db:
+        found = db.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    return {name: sql.split() for name, sql in found}
+
+
 def test_migrations_run_in_order_and_all_or_nothing(store, folder, tmp_path):
     steps = tmp_path / "steps"
     steps.mkdir()
+    store._sql._db.execute("PRAGMA user_version = 1")
     (steps / "0002_a.sql").write_text("CREATE TABLE a (x TEXT);\nINSERT INTO a VALUES ('a;b');")
     (steps / "0003_b.sql").write_text("ALTER TABLE a ADD COLUMN y TEXT; UPDATE a SET y = 'c';")
     (steps / "0004_c.sql").write_text("CREATE TABLE c (x TEXT); INSERT INTO missing VALUES (1);")

@@ -1,64 +1,32 @@
-"""A driver with orders for it, for the suites that every driver passes and for those of one driver.
-
-A new driver joins the contract suite by an entry in ``HARNESSES``.
-"""
+"""A driver with orders for it, for the suites of one driver; what all drivers promise is in the contract suite."""
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from deploy_code.drivers.base import Driver, Running, StartOrder
 from deploy_code.drivers.process import ProcessDriver
+from deploy_code.testing.contracts import DriverStage
+from deploy_code.testing.contracts.driver import plain_order
 
 
-class Harness:
-    """A driver, and orders for it. ``fresh_driver`` plays the agent's successor."""
-
-    def __init__(self, folder: Path, make: Callable[[], Driver]) -> None:
-        self.folder = folder
-        self._make = make
-        self.driver = make()
-        self._drivers = [self.driver]
-        self.started: list[Running] = []
+class Harness(DriverStage):
+    """A driver, and orders for shell scripts."""
 
     def order(self, script: str, **changes: object) -> StartOrder:
-        name = uuid.uuid4().hex
-        values: dict[str, object] = {
-            "uuid": name,
-            "service": "api",
-            "command": "sh",
-            "args": ("-c", script),
-            "env": {"PATH": os.environ["PATH"], "DEPLOY_CODE_INSTANCE": name},
-            "working_dir": str(self.folder),
-            "log_path": str(self.folder / "api.0.log"),
-            "status_path": str(self.folder / f"{name}.status"),
-        }
-        return StartOrder(**{**values, **changes})  # type: ignore[arg-type]
+        return plain_order(self, "sh", "-c", script, **changes)
 
-    async def start(self, script: str, **changes: object) -> Running:
-        self.started.append(await self.driver.start(self.order(script, **changes)))
-        return self.started[-1]
+    async def start(self, script: str | StartOrder, **changes: object) -> Running:
+        return await super().start(self.order(script, **changes) if isinstance(script, str) else script)
 
     def fresh_driver(self) -> Driver:
         """The old one forgets everything, as when the agent is replaced."""
-        self.driver.close()
-        self.driver = self._make()
-        return self.driver
-
-    def log(self) -> str:
-        return (self.folder / "api.0.log").read_text()
-
-    async def close(self) -> None:
-        for running in self.started:
-            await self.driver.stop(running, "SIGKILL", 5)
-        self.driver.close()
+        return self.successor()
 
 
-HARNESSES = {"process": ProcessDriver}
+HARNESSES: dict[str, Callable[[], Driver]] = {"process": ProcessDriver}
 
 
 @asynccontextmanager

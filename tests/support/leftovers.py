@@ -15,6 +15,7 @@ from support.wait import wait_until
 
 MARK = b"DEPLOY_CODE_INSTANCE="
 AGENT = "deploy_code.agent"
+HOST = "deploy_code.services.host"
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def _leftover(proc: Path, folder: str) -> Leftover | None:
     try:
         command = (proc / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
         env = (proc / "environ").read_bytes()
-        ours = (MARK in env or AGENT in command) and _concerns(proc, folder, command, env)
+        ours = (MARK in env or AGENT in command or HOST in command) and _concerns(proc, folder, command, env)
     except OSError:  # it ended while we looked, or is not ours to look at
         return None
     return Leftover(int(proc.name), command) if ours and command else None

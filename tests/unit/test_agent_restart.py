@@ -64,19 +64,33 @@ def test_the_half_open_try_that_fails_opens_the_circuit_again():
     policy = Restart(max_exits=2, window_seconds=10, cooldown_seconds=100)
     book.ended(policy, now=0.0, ok=False, ready_for=0.0)
     assert book.ended(policy, now=1.0, ok=False, ready_for=0.0).decision is Decision.CIRCUIT_OPEN
-    assert book.ended(policy, now=200.0, ok=False, ready_for=1.0).decision is Decision.CIRCUIT_OPEN
+    assert not book.is_trying
+    book.tries(101.0)
+    assert book.is_trying
+    again = book.ended(policy, now=200.0, ok=False, ready_for=1.0)
+    assert (again.decision, again.at) == (Decision.CIRCUIT_OPEN, 300.0)
+    assert not book.is_trying
+
+
+def test_a_try_a_hair_too_early_is_a_try():
+    book = steady()
+    book.ended(Restart(max_exits=1, cooldown_seconds=100), now=0.0, ok=False, ready_for=0.0)
+    book.tries(99.999)
+    assert book.is_trying
 
 
 def test_the_half_open_try_that_lasts_closes_it():
     book = steady()
     policy = Restart(max_exits=2, window_seconds=10)
     waits(book, policy, 2, apart=1.0)
+    book.tries(400.0)
     assert book.ended(policy, now=900.0, ok=False, ready_for=61.0).decision is Decision.RESTART
 
 
 def test_an_adopted_open_circuit_has_one_try():
     book = steady()
     book.opened()
+    book.tries(0.0)
     assert book.ended(POLICY, now=0.0, ok=False, ready_for=0.0).decision is Decision.CIRCUIT_OPEN
 
 

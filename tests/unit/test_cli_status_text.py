@@ -1,6 +1,7 @@
 """The status and health mappings as text."""
 
 import json
+import time
 
 import yaml
 
@@ -21,6 +22,7 @@ def service(**more):
         "one_shot": False,
         "deployed": True,
         "detail": "",
+        "circuit": {"state": "closed", "retry_at": 0.0, "reason": ""},
         **more,
     }
 
@@ -39,6 +41,7 @@ def mapping(services, **more):
         "deployment_complete": True,
         "agent_running": True,
         "notes": [],
+        "circuits": [],
         "services": services,
         **more,
     }
@@ -105,6 +108,8 @@ def test_detailed_shows_each_instance():
         "note": "",
         "log": "/logs/api.0.log",
         "uuid": "u",
+        "circuit": "half-open",
+        "next_start_at": 0.0,
         "probe": {
             "kind": "http",
             "target": "http://localhost/h",
@@ -121,7 +126,22 @@ def test_detailed_shows_each_instance():
     assert "ports    8080 at 30001" in text
     assert "probe    http http://localhost/h failed (500) in 2 ms: no db" in text
     assert "exit     exit code 1" in text
+    assert "circuit  circuit half-open, one try is made" in text
     assert "log      /logs/api.0.log" in text
+
+
+def test_an_open_circuit_says_when_the_next_try_comes():
+    circuit = {"state": "open", "retry_at": time.time() + 250.4, "reason": "exit code 1"}
+    row = status_text(mapping({"api": service(detail="exit code 1", circuit=circuit)})).splitlines()[-1]
+    assert row.endswith("circuit open, next try in 4 min 10 s; exit code 1")
+    due = service(circuit={**circuit, "retry_at": 1.0})
+    assert change_line("api", due).endswith("circuit open, next try is due")
+
+
+def test_circuits_that_are_of_no_service_are_listed():
+    circuit = {"protects": "the docker socket", "state": "half-open", "retry_at": 0.0, "reason": "refused"}
+    text = status_text(mapping({"api": service()}, circuits=[circuit]))
+    assert text.splitlines()[-1] == "the docker socket: circuit half-open, one try is made (last: refused)"
 
 
 def test_a_change_is_one_line():

@@ -12,7 +12,7 @@ import yaml
 
 from deploy_code.config import check_files, json_schema
 from deploy_code.config.schema import DeploymentConfig
-from deploy_code.config.translate import _model_in, _Values
+from deploy_code.config.translate import Values, model_in
 
 REFERENCE = Path(str(files("deploy_code.config").joinpath("reference.yaml")))
 
@@ -20,12 +20,12 @@ REFERENCE = Path(str(files("deploy_code.config").joinpath("reference.yaml")))
 def paths(model: Any, prefix: str = "") -> Iterator[str]:
     """Every key of the schema, dotted; ``*`` for names of services, list items like what holds them."""
     for name, field in model.model_fields.items():
-        inner = _model_in(field.annotation)
+        inner = model_in(field.annotation)
         below = f"{prefix}{name}"
         yield below
-        if isinstance(inner, _Values) and inner.model:
+        if isinstance(inner, Values) and inner.model:
             yield from paths(inner.model, f"{below}.*.")
-        elif inner is not None and not isinstance(inner, _Values):
+        elif inner is not None and not isinstance(inner, Values):
             yield from paths(inner, f"{below}.")
 
 

@@ -23,7 +23,7 @@ def test_the_type_of_a_service_follows_from_what_it_has(tmp_path: Path) -> None:
     config = load(tmp_path, text)
     types = {name: spec.content.service_type for name, spec in resolve(config).services.items()}
     assert types == {"a": "process", "b": "container", "c": "process", "d": "special", "e": "container"}
-    assert resolve(config, service_types=["custom"]).services["c"].content.service_type == "custom"
+    assert resolve(config, code_types=["custom"]).services["c"].content.service_type == "custom"
 
 
 def test_a_whole_service_arrives_in_the_model(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from deploy_code.errors import DeploymentError
 from deploy_code.events import Event, ServiceSkipped, StepFinished, StepStarted
 from deploy_code.model import ServiceSpec, Settings
 from deploy_code.orchestrator.executor import Executor
-from deploy_code.plan.plan import Plan, Step
+from deploy_code.plan.plan import Plan, Step, WaitReady, Want
 from support.plans import deployed, planned, service
 
 PARALLEL = Settings(strategy="Parallel")
@@ -239,3 +239,30 @@ async def test_cancelling_a_walk_cancels_the_steps_under_way_and_begins_no_other
     assert walk.began() == ["db/start", "db/ready"]
     assert walk.executor.outcome.started == {"db"}
     assert not walk.executor.outcome.failures
+
+
+async def test_a_service_of_several_batches_holds_one_slot_and_gives_it_back() -> None:
+    """Batches of one service, side by side and one after the other, need no more than the one slot there is."""
+
+    def batches(name: str) -> list[Step]:
+        return [
+            Want(id=f"{name}/1", service=name, revision=2, replicas=1),
+            Want(id=f"{name}/2", service=name, revision=1, replicas=1),
+            WaitReady(id=f"{name}/3", service=name, revision=2, replicas=1, after=(f"{name}/1", f"{name}/2")),
+            Want(id=f"{name}/4", service=name, revision=2, replicas=2, after=(f"{name}/3",)),
+            WaitReady(id=f"{name}/5", service=name, revision=2, replicas=2, after=(f"{name}/4",)),
+            Want(id=f"{name}/6", service=name, revision=1, replicas=1, after=(f"{name}/5",)),
+        ]
+
+    steps = [*batches("a"), *batches("b")]
+    done: list[str] = []
+
+    async def perform(step: Step) -> None:
+        await asyncio.sleep(0)
+        done.append(step.id)
+
+    plan = Plan(project="p", kind="deploy", steps=tuple(steps))
+    executor = Executor(plan, perform, deployment=1, max_parallel=1, publish=lambda event: None)
+    async with asyncio.timeout(5):
+        outcome = await executor.walk()
+    assert len(done) == 12 and outcome.done == {"a", "b"}

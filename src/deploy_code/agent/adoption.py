@@ -11,17 +11,19 @@ import dataclasses
 from typing import NamedTuple
 
 from deploy_code.drivers.base import Running
+from deploy_code.drivers.custom import MEMORY
 from deploy_code.errors import DeployCodeError
-from deploy_code.model import Gate, Instance, Phase, Policy, Wanted
+from deploy_code.model import Content, Gate, Instance, Phase, Policy, Wanted
 
 from . import endings
-from .instance import STOP_SIGNAL, STOP_TIMEOUT, Supervisor
+from .instance import STOP_SIGNAL, STOP_TIMEOUT, WAITS_AFTER_REBOOT, Supervisor
 from .journal import label
 from .keeper import Keeper
-from .records import Loaded
+from .launch import BROKEN_OFF
+from .records import Loaded, Pair
 from .wanted import Entry
 
-_MEANT_TO_RUN = (Phase.STARTING, Phase.READY, Phase.UNREADY, Phase.STOPPING)
+_MEANT_TO_RUN = (Phase.STARTING, Phase.READY, Phase.UNREADY, Phase.STOPPING, Phase.UNKNOWN)
 
 
 async def take_over(keeper: Keeper, loaded: Loaded) -> None:
@@ -30,7 +32,8 @@ async def take_over(keeper: Keeper, loaded: Loaded) -> None:
     First every row is understood, then all begin: what starts anew may ask where the others answer.
     """
     keeper.load(loaded.wanted)
-    adoption = _Adoption(keeper, await _lost_and_found(keeper, loaded.instances))
+    adoption = _Adoption(keeper, loaded.contents)
+    await adoption.look_for_nameless(loaded.instances)
     found = [await adoption.attempt(instance) for instance in loaded.instances]
     for taken in found:
         keeper.supervise(taken.supervisor)
@@ -54,18 +57,23 @@ def _go_on(taken: _Taken) -> None:
         supervisor.settled()
 
 
-async def _lost_and_found(keeper: Keeper, instances: list[Instance]) -> dict[str, Running]:
-    """Processes of rows that do not name one: the last agent died between the row and the record of the spawn."""
-    nameless = [i.uuid for i in instances if not i.pid and i.boot_id == keeper.boot_id and i.phase in _MEANT_TO_RUN]
-    return await keeper.driver.find_spawned(nameless) if nameless else {}
-
-
 class _Adoption:
-    """Decides for each row what has become of it."""
+    """Decides for each row what has become of it. ``contents``: of what nobody wants any more."""
 
-    def __init__(self, keeper: Keeper, spawned: dict[str, Running]) -> None:
+    def __init__(self, keeper: Keeper, contents: dict[Pair, Content]) -> None:
         self._keeper = keeper
-        self._spawned = spawned
+        self._spawned: dict[str, Running] = {}
+        self._contents = contents
+
+    async def look_for_nameless(self, instances: list[Instance]) -> None:
+        """Processes of rows that do not name one: the last agent died between the row and the record of the spawn."""
+        nameless = [
+            (each, self._entry(each).wanted.content)
+            for each in instances
+            if not each.pid and each.boot_id == self._keeper.boot_id and each.phase in _MEANT_TO_RUN
+        ]
+        if nameless:
+            self._spawned = await self._keeper.drivers.find_spawned(nameless)
 
     async def attempt(self, instance: Instance) -> _Taken:
         """``adopt``; one instance that cannot be taken over does not keep the others from it."""
@@ -77,12 +85,15 @@ class _Adoption:
             return _Taken(Supervisor(self._keeper, self._entry(instance), failed))
 
     def _entry(self, instance: Instance) -> Entry:
-        return self._keeper.wanted.get((instance.service, instance.revision)) or _unwanted(instance)
+        pair = instance.service, instance.revision
+        return self._keeper.wanted.get(pair) or _unwanted(instance, self._contents.get(pair, Content()))
 
     async def adopt(self, instance: Instance) -> _Taken:
         keeper = self._keeper
         entry = self._entry(instance)
         running = self._running(instance, one_shot=entry.wanted.content.one_shot)
+        if keeper.drivers.is_custom(entry.wanted.content):
+            return self._take_custom(entry, instance)
         if instance.boot_id not in ("", keeper.boot_id):
             return await self._after_reboot(entry, instance)
         if running is not None:
@@ -108,12 +119,41 @@ class _Adoption:
             handler=instance.handler,
         )
 
+    def _take_custom(self, entry: Entry, instance: Instance) -> _Taken:
+        """What was started is there until its handler has been asked, whatever came in between, a reboot too."""
+        rebooted = instance.boot_id not in ("", self._keeper.boot_id)
+        if instance.phase not in _MEANT_TO_RUN:
+            return _Taken(Supervisor(self._keeper, entry, instance))
+        if MEMORY not in instance.handler:
+            instance = instance.but(phase=Phase.STARTING, handler={BROKEN_OFF: "yes"})
+            if not entry.wanted.replicas:
+                return _Taken(self._begun(entry, instance), alive=True)
+            return _Taken(Supervisor(self._keeper, entry, instance))
+        if rebooted:
+            instance = instance.but(
+                pid=0, start_time=0, boot_id=self._keeper.boot_id, ready_at=0.0, phase=Phase.STARTING, note=""
+            )
+        return _Taken(self._begun(entry, instance, rebooted=rebooted), alive=True)
+
+    def _begun(self, entry: Entry, instance: Instance, *, rebooted: bool = False) -> Supervisor:
+        if instance.phase is Phase.STOPPING and entry.wanted.replicas:
+            entry = _unwanted(instance, entry.wanted.content)
+        running = Running(
+            uuid=instance.uuid,
+            pid=instance.pid,
+            start_time=instance.start_time,
+            boot_id=instance.boot_id,
+            handler=instance.handler,
+        )
+        return Supervisor(self._keeper, entry, instance, running=running, rebooted=rebooted)
+
     async def _take(self, entry: Entry, instance: Instance, running: Running) -> _Taken:
         """It runs, or did when it was last seen; the driver's ``wait`` tells which, and how it ended."""
-        alive = await self._keeper.driver.find(running)
-        instance = instance.but(pid=running.pid, start_time=running.start_time)
+        alive = await self._keeper.drivers.of(entry.wanted.content).find(running)
+        handler = {**instance.handler, **running.handler}
+        instance = instance.but(pid=running.pid, start_time=running.start_time, handler=handler)
         if instance.phase is Phase.STOPPING and entry.wanted.replicas:
-            entry = _unwanted(instance)
+            entry = _unwanted(instance, entry.wanted.content)
         return _Taken(Supervisor(self._keeper, entry, instance, running=running), alive)
 
     async def _take_ended(self, entry: Entry, instance: Instance) -> _Taken:
@@ -137,17 +177,19 @@ class _Adoption:
             boot_id="",  # no process is known: the status file alone can tell
             status_path=self._keeper.launcher.folders.status_path(instance.uuid),
         )
-        exit_ = await self._keeper.driver.wait(running)
+        exit_ = await self._keeper.drivers.of(content).wait(running)
         await self._keeper.records.end_one_shot(instance.service, content, endings.outcome(exit_), exit_)
         return instance.but(**endings.one_shot_end(exit_))
 
     async def _after_reboot(self, entry: Entry, instance: Instance) -> _Taken:
         """Everything wanted starts again when its dependencies allow; a one-shot only if it never ran."""
-        instance = instance.but(pid=0, start_time=0, ready_at=0.0, next_start_at=0.0, boot_id=self._keeper.boot_id)
+        instance = instance.but(
+            pid=0, start_time=0, ready_at=0.0, next_start_at=0.0, circuit="", boot_id=self._keeper.boot_id
+        )
         if entry.wanted.content.one_shot:
             instance = await self._one_shot_after_reboot(entry, instance)
         else:
-            instance = instance.but(phase=Phase.WAITING, note="waits for its dependencies after a reboot")
+            instance = instance.but(phase=Phase.WAITING, note=WAITS_AFTER_REBOOT)
         self._keeper.records.save(instance)
         return _Taken(Supervisor(self._keeper, entry, instance))
 
@@ -165,12 +207,12 @@ class _Adoption:
                 return instance.but(phase=Phase.FAILED, gate=Gate.FAILED)
 
 
-def _unwanted(instance: Instance) -> Entry:
+def _unwanted(instance: Instance, content: Content) -> Entry:
     """An orphan, ours by record and wanted by nobody, or one that was being stopped: how to stop it is in its row."""
     remembered = instance.handler
     policy = Policy(
         stop_signal=remembered.get(STOP_SIGNAL, Policy().stop_signal),
         stop_timeout_seconds=float(remembered.get(STOP_TIMEOUT, Policy().stop_timeout_seconds)),
     )
-    wanted = Wanted(service=instance.service, revision=instance.revision, replicas=0, policy=policy)
+    wanted = Wanted(service=instance.service, revision=instance.revision, replicas=0, content=content, policy=policy)
     return Entry(wanted, deployment=0)

@@ -13,16 +13,22 @@ import time
 from typing import Any, NamedTuple
 
 from deploy_code._version import __version__
+from deploy_code.drivers.custom import CustomDriver
+from deploy_code.drivers.groups import Groups
 from deploy_code.drivers.process import ProcessDriver
 from deploy_code.drivers.proctree import boot_id
 from deploy_code.drivers.reaper import become_subreaper, ignore_no_signals
 from deploy_code.errors import AgentError
 from deploy_code.logs.index import LogIndex
 from deploy_code.state.connection import Connection as Database
+from deploy_code.state.migrate import bring_up_to_date
 from deploy_code.wire import DATABASE, PROTOCOL, AgentInfo, Hello, Inspection
 
 from .adoption import take_over
 from .boot import Booted, notify
+from .breakers import agent_breakers
+from .drivers import Drivers
+from .hosts import Hosts
 from .housekeeping import Housekeeping
 from .inspection import inspect, memory_bytes
 from .journal import Journal
@@ -32,6 +38,7 @@ from .prober import raise_open_files_limit
 from .records import Records, statements
 from .recovery import Recovery
 from .serve import Connection, Server, want_of
+from .share import Share
 
 log = logging.getLogger("deploy_code.agent")
 
@@ -59,6 +66,7 @@ class Agent:
         records: Records,
         journal: Journal,
         housekeeping: Housekeeping,
+        hosts: Hosts,
     ) -> None:
         self.replacement: Replacement | None = None
         self._booted = booted
@@ -66,6 +74,7 @@ class Agent:
         self._keeper = keeper
         self._records = records
         self._journal = journal
+        self._hosts = hosts
         self._started_at = time.time()
         self._was_used = False
         self._done = asyncio.Event()
@@ -83,8 +92,10 @@ class Agent:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._done.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
-        await take_over(self._keeper, await self._records.load())
         await self._server.open(self._booted.listener.dup())  # ours is for whoever replaces us
+        await take_over(self._keeper, await self._records.load())
+        await self._keeper.look_at_custom()
+        self._server.admitted.set()
         notify("READY=1\nSTATUS=keeping what is wanted")
         gc.freeze()  # what lives as long as we do need not be looked at again
         gc.set_threshold(20_000, 20, 20)  # thousands of small values come at once when a deployment begins
@@ -96,19 +107,22 @@ class Agent:
 
     async def _close(self) -> None:
         notify("STOPPING=1")
+        self._hosts.close()
         await self._recovery.close()
         await self._housekeeping.close()
         await self._server.close()
         await self._keeper.let_go()
+        self._server.close_hosts()
         await self._records.close()
 
     # -- operations
 
     def _operations(self) -> dict[str, Any]:
-        names = ("hello", "want", "settle", "watch", "inspect", "probe", "info", "shutdown")
+        names = ("hello", "want", "settle", "watch", "inspect", "probe", "info", "shutdown", "offer")
         return {name: getattr(self, f"_op_{name}") for name in names}
 
     async def _op_hello(self, _: Connection, request: dict[str, Any]) -> Hello:
+        self._hosts.look_in(str(request.get("python_path", "")))
         version = str(request.get("version", __version__))
         upgrading = version not in (__version__, self._booted.options.replaced_for)
         if upgrading:
@@ -123,6 +137,7 @@ class Agent:
         )
 
     async def _op_want(self, _: Connection, request: dict[str, Any]) -> dict[str, Any]:
+        self._hosts.try_now()
         await self._keeper.want(want_of(request))
         return {}
 
@@ -137,7 +152,15 @@ class Agent:
 
     async def _op_inspect(self, _: Connection, request: dict[str, Any]) -> Inspection:
         supervisor = self._keeper.supervisor(str(request.get("instance")))
-        return await inspect(self._keeper.driver, supervisor.running if supervisor else None)
+        if supervisor is None:
+            return Inspection()
+        return await inspect(self._keeper.drivers.of(supervisor.entry.wanted.content), supervisor.running)
+
+    async def _op_offer(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any]:
+        link = self._hosts.offered(connection, request.get("offer"))
+        if link is not None and link.offer.types:
+            await self._keeper.handlers_came(link.offer.types)
+        return {}
 
     async def _op_probe(self, _: Connection, request: dict[str, Any]) -> dict[str, Any]:
         self._keeper.probe_now(list(request.get("services", ())))
@@ -165,10 +188,13 @@ class Agent:
 
     # -- when to end
 
-    def _connection_closed(self) -> None:
+    def _connection_closed(self, connection: Connection) -> None:
         if self._done.is_set():
             return
-        self._recovery.look()  # it may have been an engine that died
+        if connection.is_host:
+            self._hosts.gone(connection)
+        else:
+            self._recovery.look()  # it may have been an engine that died
         self._consider_ending()
 
     def _consider_ending(self) -> None:
@@ -176,16 +202,20 @@ class Agent:
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
-        if self._has_work() or "NOTIFY_SOCKET" in os.environ:
+        if self._has_work():
             return
         wait = IDLE_SECONDS if self._was_used else LINGER_SECONDS
         self._idle = asyncio.get_running_loop().call_later(wait, self._end_if_idle)
 
     def _has_work(self) -> bool:
-        return not self._keeper.is_idle or bool(self._server.connections) or self._recovery.is_busy
+        clients = any(not each.is_host for each in self._server.connections)
+        return not self._keeper.is_idle or clients or self._recovery.is_busy
 
     def _end_if_idle(self) -> None:
-        if not self._has_work():
+        if self._has_work():
+            return
+        self._keeper.give_back_ports()
+        if "NOTIFY_SOCKET" not in os.environ:
             self._done.set()
 
 
@@ -218,6 +248,7 @@ def _loop_factory() -> Any:
 
 async def _run(booted: Booted, open_files: int) -> Replacement | None:
     state = booted.options.state
+    bring_up_to_date(os.path.join(state, DATABASE))
     database = Database(os.path.join(state, DATABASE), statements())
     row = database.one("project")
     if row is None:
@@ -225,20 +256,35 @@ async def _run(booted: Booted, open_files: int) -> Replacement | None:
     project, log_dir = row
     records = Records(database, lambda exc: log.warning("%s", exc))
     journal = Journal(records.add_event)
-    driver, index = ProcessDriver(), LogIndex()
+    driver, index = ProcessDriver(Groups(state)), LogIndex()
+    share = Share(state, project)
+    breakers = agent_breakers(records, journal)
+    hosts = Hosts(state, breakers, open_files)
     keeper = Keeper(
-        driver=driver,
+        drivers=Drivers({"process": driver}, CustomDriver(hosts)),
         records=records,
         journal=journal,
-        launcher=lambda port_of: Launcher(Folders(state=state, logs=log_dir), index, port_of),
+        breakers=breakers,
+        launcher=lambda port_of: Launcher(Folders(state=state, logs=log_dir), index, port_of, share.gpu_env),
         boot_id=boot_id(),
         project=project,
         open_files=open_files,
+        share=share,
     )
+    driver.groups.on_out_of_memory = keeper.out_of_memory
     housekeeping = Housekeeping(
         state=state, index=index, journal=journal, instances=keeper.instances, reap=driver.reap_strangers
     )
-    agent = Agent(booted, project, keeper=keeper, records=records, journal=journal, housekeeping=housekeeping)
+    hosts.site = keeper
+    agent = Agent(
+        booted,
+        project,
+        keeper=keeper,
+        records=records,
+        journal=journal,
+        housekeeping=housekeeping,
+        hosts=hosts,
+    )
     await agent.run()
     return agent.replacement
 

@@ -59,6 +59,8 @@ def boot(options: Options) -> Booted | None:
 
 def _become_the_one(options: Options) -> Booted | None:
     if options.lock >= 0:
+        for fd in (options.lock, options.listener):
+            os.set_inheritable(fd, False)  # it was, for our sake alone: a child that had the lock would keep it
         return Booted(options, options.lock, socket.socket(fileno=options.listener))
     _redirect_output(options.state)
     lock = _take_lock(options)

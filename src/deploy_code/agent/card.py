@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from deploy_code.drivers.base import Driver
 from deploy_code.model import Instance, Policy, ProbeResult
 
 from .site import Site
@@ -23,6 +24,15 @@ class Card:
         return self.entry.wanted.policy
 
     @property
+    def driver(self) -> Driver:
+        return self.site.drivers.of(self.entry.wanted.content)
+
+    @property
+    def is_custom(self) -> bool:
+        """Is it of a type that somebody else wrote?"""
+        return self.site.drivers.is_custom(self.entry.wanted.content)
+
+    @property
     def is_one_shot(self) -> bool:
         return self.entry.wanted.content.one_shot
 
@@ -34,6 +44,12 @@ class Card:
         """Change it and tell: the row is written soon, watchers hear at once."""
         self.note(**changes)
         self.site.records.save(self.instance)
+        self.site.changed(self.instance)
+
+    def mirror(self, **changes: Any) -> None:
+        """Change it and tell, without hurry: the row is written with others."""
+        self.note(**changes)
+        self.site.records.save_sometime(self.instance)
         self.site.changed(self.instance)
 
     def happened(self, name: str, text: str) -> None:

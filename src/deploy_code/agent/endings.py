@@ -14,8 +14,11 @@ _READ = 64 * 1024
 _PORT_WORDS = (b"address already in use", b"eaddrinuse", b"address in use", b"port is already allocated")
 
 
-def note(exit_: Exit, left: int) -> str:
-    """How an instance ended. ``left``: processes that it left behind, which were ended."""
+OUT_OF_MEMORY = "its memory limit of {limit} MB (resources.memory_mb) was reached"
+
+
+def note(exit_: Exit, left: int, memory_mb: int = 0) -> str:
+    """How an instance ended. ``left``: processes that it left behind, which were ended; ``memory_mb``: its limit."""
     if left and exit_.ok:
         return (
             f"the command went to the background: it ended with {exit_} and left {_processes(left)} behind, which "
@@ -23,7 +26,17 @@ def note(exit_: Exit, left: int) -> str:
             "--foreground, --nodaemon or -D; for nginx -g 'daemon off;')"
         )
     behind = f"; it left {_processes(left)} behind, ended too" if left else ""
-    return f"{exit_}{behind}"
+    return f"{end(exit_, memory_mb)}{behind}"
+
+
+def end(exit_: Exit, memory_mb: int) -> str:
+    """The same in the words of ``Exit``, and which limit it was."""
+    return f"{exit_}; {OUT_OF_MEMORY.format(limit=memory_mb)}" if exit_.out_of_memory else str(exit_)
+
+
+def own_word(exit_: Exit) -> str:
+    """How an instance ended whose handler said so."""
+    return f"its health_check answered {'STOPPED' if exit_.ok else 'FAILED'}"
 
 
 UNKNOWN_RESULT = "interrupted, its result is unknown; only another deploy runs it again"
@@ -36,11 +49,11 @@ def outcome(exit_: Exit) -> str:
     return "completed" if exit_.ok else "failed"
 
 
-def one_shot_end(exit_: Exit) -> dict[str, Any]:
+def one_shot_end(exit_: Exit, memory_mb: int = 0) -> dict[str, Any]:
     """What changes in the row of a one-shot that ended so."""
     if exit_.ok:
         return {"phase": Phase.COMPLETED, "gate": Gate.OPEN, "exit": exit_, "note": ""}
-    note = UNKNOWN_RESULT if outcome(exit_) == "unknown" else str(exit_)
+    note = UNKNOWN_RESULT if outcome(exit_) == "unknown" else end(exit_, memory_mb)
     return {"phase": Phase.FAILED, "gate": Gate.FAILED, "exit": exit_, "note": note}
 
 

@@ -6,28 +6,33 @@ One task per instance. What is known of it is on its card, whether it is ready i
 from __future__ import annotations
 
 import asyncio
-import resource
+import dataclasses
 import time
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any
 
 from deploy_code.drivers.base import Running
+from deploy_code.drivers.custom import HOLDER, CustomDriver
 from deploy_code.errors import DeployCodeError, StateError, title
 from deploy_code.model import Exit, Gate, Instance, Phase
 
 from . import endings
 from .card import Card
+from .circuit import LoopCircuit
 from .journal import label
 from .launch import Launch
 from .prober import Judgement
 from .readiness import Readiness
 from .restart import Decision, RestartBook, counts_as_success
 from .site import Site
+from .ulimit import limit_open_files
 from .wanted import Entry
 
 PORT_TRIES = 3
 STOP_RETRY_SECONDS = 2.0
 STOP_SIGNAL, STOP_TIMEOUT = "stop_signal", "stop_timeout"  # kept in the row: the wanted entry is gone by then
+WAITS_AFTER_REBOOT = "waits for its dependencies after a reboot"
 _ENDED = (Phase.EXITED, Phase.FAILED, Phase.BACKOFF)
 
 
@@ -35,7 +40,7 @@ class Supervisor:
     """One instance and the task that keeps it. Call ``begin`` once; ``retire`` or ``let_go`` ends it.
 
     ``running``: what an adopted instance runs as. ``predecessor``: the task that removes the instance in whose place
-    this one comes; it is waited for.
+    this one comes; it is waited for. ``rebooted``: if it turns out to have ended, the machine's reboot was why.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class Supervisor:
         *,
         running: Running | None = None,
         predecessor: asyncio.Task[None] | None = None,
+        rebooted: bool = False,
     ) -> None:
         self.retiring = False
         self.running = running
@@ -55,10 +61,10 @@ class Supervisor:
         self._readiness = Readiness(self._card)
         self._predecessor = predecessor
         self._book = RestartBook(site.chance)
+        self.circuit = LoopCircuit(self._card, self._book)
         self._woken = asyncio.Event()
         self._port_tries = 0
-        if instance.phase is Phase.FAILED:
-            self._book.opened()
+        self._rebooted = rebooted
 
     @property
     def instance(self) -> Instance:
@@ -77,6 +83,7 @@ class Supervisor:
         """The prober has something to say."""
         if not self.retiring:
             self._readiness.judged(judgement)
+            self.circuit.watch()
 
     def settled(self) -> None:
         """The deployment is over: the restart policy holds from now on, also for what was never ready."""
@@ -92,7 +99,7 @@ class Supervisor:
         """A newer deployment wants it: what has ended gets a new chance, a failed gate is tried again."""
         phase = self.instance.phase
         if phase in _ENDED or (phase is Phase.COMPLETED and rerun):
-            self._book.forgive()
+            self.circuit.close("circuit closed: a newer deployment wants it")
             self._port_tries = 0
             self._card.set(phase=Phase.STARTING, gate=Gate.WAITING, note="", next_start_at=0.0)
             self._woken.set()
@@ -110,6 +117,58 @@ class Supervisor:
         if self.running is not None and not self._card.is_one_shot:
             self._readiness.begin(self.running)
 
+    def unknown(self, note: str) -> None:
+        """Nobody can be asked about it: neither probed nor restarted until somebody can."""
+        if self.running is not None and not self.retiring and self.instance.phase is not Phase.UNKNOWN:
+            self._readiness.forget()
+            self._card.set(phase=Phase.UNKNOWN, ready_at=0.0, probe=None, note=note)
+            self._card.happened("InstanceUnknown", note)
+
+    def known_again(self) -> None:
+        """Somebody can be asked about it: watch it, or start it if it only waits for its next start; or stop it."""
+        if self.retiring:
+            if self.instance.phase is Phase.UNKNOWN:
+                self._card.set(phase=Phase.STOPPING, note="")
+                self._woken.set()
+            return
+        phase = self.instance.phase
+        if phase is Phase.UNKNOWN and self.running is not None:
+            was_proven = self.instance.gate is Gate.OPEN
+            self._card.set(phase=Phase.UNREADY if was_proven else Phase.STARTING, note="")
+            self._readiness.begin(self.running)
+        elif phase is Phase.BACKOFF:
+            self._card.set(phase=Phase.STARTING, next_start_at=0.0)
+            self._woken.set()
+
+    async def look(self, timeout: float) -> None:
+        """Ask a custom one once how it is; what nobody can be asked about is unknown."""
+        driver, running = self._card.driver, self.running
+        if running is None or not isinstance(driver, CustomDriver):
+            return
+        try:
+            await driver.look(running, min(timeout, self._card.policy.health.timeout_seconds))
+        except DeployCodeError as exc:
+            if exc.code == "E014":
+                self.unknown(self._card.clean(exc.message))
+        else:
+            self.known_again()
+
+    def moved(self, holder: str) -> None:
+        """Another host has its object now."""
+        handler = {**self.instance.handler, HOLDER: holder}
+        self._card.set(handler=handler)
+        if self.running is not None:
+            self.running = dataclasses.replace(self.running, handler={**self.running.handler, HOLDER: holder})
+
+    def lost_a_process(self) -> None:
+        """Its memory ran out, and not its leader was killed for it."""
+        text = f"{endings.OUT_OF_MEMORY.format(limit=self._memory_mb)}; a process of it was killed, the others go on"
+        self._card.happened("OutOfMemory", text)
+
+    @property
+    def _memory_mb(self) -> int:
+        return self.entry.wanted.content.resources.memory_mb
+
     def retire(self, timeout: float | None) -> None:
         """Stop it for good and remove it. ``timeout`` replaces the policy's own; later calls change nothing."""
         if not self.retiring:
@@ -119,6 +178,7 @@ class Supervisor:
     async def let_go(self) -> None:
         """Stop watching; the instance itself is left as it is."""
         await self._readiness.let_go()
+        self.circuit.forget()
         if self.task is not None:
             self.task.cancel()
             await asyncio.wait([self.task])
@@ -141,17 +201,25 @@ class Supervisor:
             if phase is Phase.WAITING:
                 await self._site.dependencies_met(self._card.policy)
                 self._card.set(phase=Phase.STARTING, note="")
-            else:
-                await self._until(self.instance.next_start_at)
+            elif await self._until(self.instance.next_start_at):
+                await self._come()
 
-    async def _until(self, at: float) -> None:
-        """Wait until it is time for the next start (0: for ever), or until somebody changes its phase."""
+    async def _come(self) -> None:
+        """It is time for the next start."""
+        if self.instance.circuit:
+            await self.circuit.turn()
+        else:
+            self._card.set(phase=Phase.STARTING, next_start_at=0.0)
+
+    async def _until(self, at: float) -> bool:
+        """Wait until it is time for the next start (0: for ever); False when somebody changed its phase before."""
         self._woken.clear()
         try:
             async with asyncio.timeout(max(0.0, at - time.time()) if at else None):
                 await self._woken.wait()
         except TimeoutError:
-            self._card.set(phase=Phase.STARTING, next_start_at=0.0)
+            return True
+        return False
 
     # -- start
 
@@ -159,6 +227,7 @@ class Supervisor:
         try:
             self._prepare_row()
             launch = self._site.launcher.launch(self.entry.wanted, self.instance)
+            self._card.note(handler={})
             if await self._record():
                 self._site.launcher.make_directories(launch)
                 await self._spawn(launch)
@@ -194,16 +263,32 @@ class Supervisor:
     async def _spawn(self, launch: Launch) -> None:
         """Start it. Whoever cancels this still leaves ``running`` telling the truth."""
         self._card.note(started_at=time.time())
-        order = asyncio.ensure_future(self._site.driver.start(launch.order))
+        driver = self._card.driver
+        if isinstance(driver, CustomDriver):
+            await self._have_started(driver, launch)
+            return
+        order = asyncio.ensure_future(driver.start(launch.order))
         try:
             self.running = await asyncio.shield(order)
         except asyncio.CancelledError:
             self.running = await order
             raise
+        limit_open_files(self.running.pid, self._site.open_files)
         self._spawned(self.running, launch)
 
+    async def _have_started(self, driver: CustomDriver, launch: Launch) -> None:
+        """As ``_spawn``; this start may take long, so it is told, and who cancels it does not wait for its end."""
+        self._card.set(note="in its start()")
+        try:
+            self.running = await driver.start(launch.order)
+        except asyncio.CancelledError:
+            self.running = driver.begun(self.instance.uuid)
+            raise
+        self._card.note(note="")
+        self._spawned(self.running, launch)
+        await self._site.records.commit_or_save(self.instance)  # what it remembers exists nowhere else
+
     def _spawned(self, running: Running, launch: Launch) -> None:
-        _limit_open_files(running.pid, self._site.open_files)
         self._card.set(
             pid=running.pid,
             start_time=running.start_time,
@@ -211,7 +296,8 @@ class Supervisor:
             probe=None,
         )
         ports = endings.on_ports(self.instance.ports)
-        self._card.happened("InstanceStarted", f"started, pid {running.pid}{ports}")
+        pid = f", pid {running.pid}" if running.pid else ""
+        self._card.happened("InstanceStarted", f"started{pid}{ports}")
         if not self._card.is_one_shot:
             self._readiness.begin(running, launch)
 
@@ -229,9 +315,10 @@ class Supervisor:
     # -- end
 
     async def _watch(self, running: Running) -> None:
-        exit_ = await self._site.driver.wait(running)
+        exit_ = await self._card.driver.wait(running)
+        self.circuit.forget()
         reason = await self._readiness.end()
-        left = await self._site.driver.sweep(running)
+        left = await self._card.driver.sweep(running)
         self.running = None
         if self._card.is_one_shot:
             await self._one_shot_ended(exit_)
@@ -240,8 +327,13 @@ class Supervisor:
 
     def _ended(self, exit_: Exit, left: int, reason: str) -> None:
         instance = self.instance
-        note = self._card.clean(reason or endings.note(exit_, left))
+        how = endings.own_word(exit_) if self._card.is_custom else endings.note(exit_, left, self._memory_mb)
+        note = self._card.clean(reason or how)
         self._card.happened("InstanceExited", note)
+        if self._rebooted and not instance.ready_at:
+            self._rebooted = False
+            self._card.set(phase=Phase.WAITING, note=WAITS_AFTER_REBOOT)
+            return
         if self._try_other_port(exit_):
             return
         ready_for = exit_.at - instance.ready_at if instance.ready_at else 0.0
@@ -265,22 +357,23 @@ class Supervisor:
             self._card.set(phase=Phase.EXITED, note=note)
             return
         follow = self._book.ended(self._card.policy.restart, now=time.time(), ok=ok, ready_for=ready_for)
+        if follow.decision is Decision.CIRCUIT_OPEN:
+            self.circuit.open(follow, note)
+            return
+        self.circuit.closed("circuit closed: it had proven itself" if follow.at else "circuit closed: it stays ended")
         if follow.decision is Decision.STAY:
             self._card.set(phase=Phase.EXITED, note=note)
-        elif follow.decision is Decision.CIRCUIT_OPEN:
-            note = f"{note}; it ended {follow.exits} times in a short while, the next try comes later"
-            self._come_back(Phase.FAILED, follow.at, note, "CircuitOpened")
         else:
-            self._come_back(Phase.BACKOFF, follow.at, note, "RestartScheduled")
+            self._come_back(follow.at, note)
 
-    def _come_back(self, phase: Phase, at: float, note: str, event: str) -> None:
-        self._card.set(phase=phase, note=note, next_start_at=at, restarts=self.instance.restarts + 1)
-        self._card.happened(event, f"starts again in {at - time.time():.1f} s")
+    def _come_back(self, at: float, note: str) -> None:
+        self._card.set(phase=Phase.BACKOFF, note=note, next_start_at=at, restarts=self.instance.restarts + 1)
+        self._card.happened("RestartScheduled", f"starts again in {at - time.time():.1f} s")
 
     async def _one_shot_ended(self, exit_: Exit) -> None:
         outcome = endings.outcome(exit_)
         await self._record_outcome(outcome, exit_)
-        self._card.set(**endings.one_shot_end(exit_))
+        self._card.set(**endings.one_shot_end(exit_, self._memory_mb))
         self._card.happened("OneShotEnded", f"{outcome}: {exit_}")
 
     async def _record_outcome(self, outcome: str, exit_: Exit | None) -> None:
@@ -297,6 +390,7 @@ class Supervisor:
             keeping.cancel()
             await asyncio.wait([keeping])
         self._readiness.forget()
+        self.circuit.forget()
         if self.running is not None:
             await self._stop(self.running, self._card.policy.stop_timeout_seconds if timeout is None else timeout)
         await self._site.records.remove(self.instance.uuid)
@@ -316,11 +410,14 @@ class Supervisor:
         """What cannot be stopped is said, and tried again until it can."""
         while True:
             try:
-                return await self._site.driver.stop(running, self._card.policy.stop_signal, timeout)
+                return await self._card.driver.stop(running, self._card.policy.stop_signal, timeout)
             except DeployCodeError as exc:
-                self._card.set(note=self._card.clean(str(exc)))
+                phase = Phase.UNKNOWN if exc.code == "E014" else self.instance.phase
+                self._card.set(phase=phase, note=self._card.clean(str(exc)))
                 self._card.happened("StopFailed", str(exc))
-                await asyncio.sleep(STOP_RETRY_SECONDS)
+                self._woken.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._woken.wait(), STOP_RETRY_SECONDS)
 
     # -- tasks
 
@@ -335,13 +432,3 @@ class Supervisor:
             return
         self._site.journal.trouble(f"{task.get_name()} failed: {error!r}")
         self._card.set(phase=Phase.FAILED, note=f"the agent failed on it: {error!r}")
-
-
-def _limit_open_files(pid: int, soft: int) -> None:
-    """Give a service the usual soft limit; it inherited ours."""
-    try:
-        _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        limit = soft if hard == resource.RLIM_INFINITY else min(soft, hard)
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, hard))
-    except (ProcessLookupError, PermissionError):
-        return  # it has ended, or runs as somebody we may not touch: a higher limit harms hardly anyone

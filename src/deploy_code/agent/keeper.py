@@ -13,20 +13,27 @@ import uuid
 import zlib
 from collections.abc import Callable, Iterator
 
-from deploy_code.drivers.base import Driver
+from deploy_code.drivers.custom import CustomOrder
+from deploy_code.errors import DriverError
 from deploy_code.model import Condition, Dependency, Instance, Phase, Policy
+from deploy_code.reliability.registry import Breakers
 from deploy_code.wire import Want
 
 from . import ports
+from .circuit import LoopCircuit
+from .drivers import Drivers
 from .instance import Supervisor
 from .journal import Journal
 from .launch import Launcher
 from .placeholders import PortOf
 from .prober import Judgement, Prober
 from .records import Pair, Records, WantedRow
+from .share import Share
 from .wanted import Entry, WantedSet
 
 Listener = Callable[[Instance], None]
+
+LOOK_SECONDS = 4.0  # a first look at custom services may take so long; it includes the start of their hosts
 
 
 class Keeper:
@@ -39,17 +46,20 @@ class Keeper:
     def __init__(
         self,
         *,
-        driver: Driver,
+        drivers: Drivers,
         records: Records,
         journal: Journal,
+        breakers: Breakers,
         launcher: Callable[[PortOf], Launcher],
         boot_id: str,
         project: str = "",
         open_files: int = 1024,
+        share: Share | None = None,
     ) -> None:
-        self.driver = driver
+        self.drivers = drivers
         self.records = records
         self.journal = journal
+        self.breakers = breakers
         self.boot_id = boot_id
         self.open_files = open_files
         self.wanted = WantedSet(records)
@@ -61,7 +71,11 @@ class Keeper:
         self._by_service: dict[str, dict[str, Supervisor]] = {}
         self._book = ports.PortBook(seed=zlib.crc32(project.encode()))
         self._book.fixed = self._fixed_ports
+        self._share = share
+        if share is not None:
+            share.instances, self._book.lease = self.instances, share.lease
         self._news: asyncio.Future[None] | None = None
+        self._looks: set[asyncio.Future[None]] = set()
 
     # -- what the outside asks for
 
@@ -89,6 +103,11 @@ class Keeper:
             for supervisor in self._of(service):
                 self.prober.probe_now(supervisor.instance.uuid)
 
+    def out_of_memory(self, uuid_: str) -> None:
+        """One of the processes of this instance was killed, and the instance lives on."""
+        if supervisor := self._supervisors.get(uuid_):
+            supervisor.lost_a_process()
+
     def instances(self) -> list[Instance]:
         return [supervisor.instance for supervisor in self._supervisors.values()]
 
@@ -107,7 +126,7 @@ class Keeper:
         """Stop keeping; all instances stay as they are."""
         await asyncio.gather(*(supervisor.let_go() for supervisor in self.supervisors()))
         await self.prober.close()
-        self.driver.close()
+        self.drivers.close()
 
     # -- making it so
 
@@ -126,6 +145,8 @@ class Keeper:
 
     def reconcile_all(self) -> None:
         """Create what is missing of everything wanted: what a new agent does after it has taken over what runs."""
+        if self._share is not None:
+            self._share.keep_gpus()
         for entry in self.wanted:
             self._reconcile(entry.pair, None)
 
@@ -173,6 +194,12 @@ class Keeper:
     def _of(self, service: str) -> list[Supervisor]:
         return list(self._by_service.get(service, {}).values())
 
+    def give_back_ports(self) -> None:
+        """Nothing is kept, so other projects may have the ports that were ours."""
+        if self._share is not None:
+            self._share.give_back_ports()
+        self._book.give_back()
+
     # -- what supervisors ask for
 
     def assign_ports(self, entry: Entry, instance: Instance, *, anew: bool) -> dict[str, int]:
@@ -191,12 +218,15 @@ class Keeper:
             self._news.set_result(None)
 
     def gone(self, instance: Instance) -> None:
-        self._supervisors.pop(instance.uuid, None)
+        left = self._supervisors.pop(instance.uuid, None)
         self._book.release(instance.uuid)
+        self.drivers.custom.forget(instance.uuid)
         siblings = self._by_service.get(instance.service, {})
         siblings.pop(instance.uuid, None)
         if not siblings:
             self._by_service.pop(instance.service, None)
+        if self._share is not None and left is not None and left.entry.wanted.content.resources.gpu_count:
+            self._share.keep_gpus()
         self.changed(instance)
         self.on_change()
 
@@ -213,7 +243,7 @@ class Keeper:
     async def dependencies_met(self, policy: Policy) -> None:
         """Wait until all dependencies are as their conditions say."""
         while not all(map(self._is_met, policy.dependencies)):
-            await self._any_news()
+            await self.news()
 
     def _is_met(self, dependency: Dependency) -> bool:
         name = dependency.service
@@ -227,16 +257,73 @@ class Keeper:
             case _:
                 return self._any(name, Phase.STARTING, Phase.READY, Phase.UNREADY, Phase.COMPLETED, spawned=True)
 
+    def circuits_beside(self, instance: Instance) -> list[LoopCircuit]:
+        """Those of the other instances of its revision."""
+        kept = self._kept((instance.service, instance.revision))
+        return [each.circuit for each in kept if each.instance.uuid != instance.uuid]
+
     def _any(self, service: str, *phases: Phase, spawned: bool = False) -> bool:
         return any(
-            s.instance.phase in phases and (s.instance.pid or not spawned or s.instance.phase is Phase.COMPLETED)
+            s.instance.phase in phases and (s.running or not spawned or s.instance.phase is Phase.COMPLETED)
             for s in self._of(service)
         )
 
-    async def _any_news(self) -> None:
+    async def news(self) -> None:
+        """Wait until any instance changes."""
         if self._news is None or self._news.done():
             self._news = asyncio.get_running_loop().create_future()
         await asyncio.shield(self._news)
+
+    # -- what the hosts of custom services ask for (``hosts.HostSite``)
+
+    def order_of(self, uuid_: str) -> CustomOrder:
+        """How an object of this instance is made. Raises DriverError for what is not kept."""
+        supervisor = self._supervisors.get(uuid_)
+        if supervisor is not None:
+            order = self.launcher.launch(supervisor.entry.wanted, supervisor.instance, lenient=True).order
+            if isinstance(order, CustomOrder):
+                return order
+        raise DriverError(f"no custom service has the instance {uuid_}")
+
+    def handler_moved(self, uuid_: str, holder: str) -> None:
+        """Another host holds it now."""
+        if supervisor := self._supervisors.get(uuid_):
+            supervisor.moved(holder)
+
+    def handler_lost(self, uuid_: str, note: str) -> None:
+        """Nobody can be asked about it any more."""
+        if supervisor := self._supervisors.get(uuid_):
+            supervisor.unknown(note)
+
+    def ask_again(self, uuid_: str) -> None:
+        """Its host went away, or can be asked again: ask now, not at the next interval."""
+        if supervisor := self._supervisors.get(uuid_):
+            supervisor.known_again()
+            self.prober.probe_now(uuid_)
+
+    async def handlers_came(self, types: tuple[str, ...]) -> None:
+        """A process that registered these types is there: what runs of them is asked, for a bounded time."""
+        concerned = [
+            each
+            for each in self.supervisors()
+            if not each.entry.wanted.content.handler and each.entry.wanted.content.service_type in types
+        ]
+        for supervisor in concerned:
+            if supervisor.running is None:
+                supervisor.known_again()
+        await self._look_at(concerned)
+
+    async def look_at_custom(self) -> None:
+        """Ask all custom services how they are, for a bounded time, so that what is shown first is true."""
+        await self._look_at([s for s in self.supervisors() if self.drivers.is_custom(s.entry.wanted.content)])
+
+    async def _look_at(self, supervisors: list[Supervisor]) -> None:
+        looks = {asyncio.ensure_future(each.look(LOOK_SECONDS)) for each in supervisors}
+        for look in looks:
+            self._looks.add(look)
+            look.add_done_callback(self._looks.discard)
+        if looks:
+            await asyncio.wait(looks, timeout=LOOK_SECONDS)  # one that takes longer goes on
 
     def _judged(self, uuid_: str, judgement: Judgement) -> None:
         supervisor = self._supervisors.get(uuid_)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from deploy_code.drivers.base import StartOrder
+from deploy_code.drivers.custom import CustomOrder
 from deploy_code.errors import DriverError, StateError
 from deploy_code.health.build import build_probe
 from deploy_code.health.probes import Probe
@@ -20,6 +21,7 @@ from deploy_code.model import Content, HealthCheck, Instance, Volume, Wanted
 
 from .placeholders import Placeholders, PortOf, own_values
 
+BROKEN_OFF = "broken_off"  # in the row of a custom instance: an agent died while it was being started
 _RELEASE = "release:"
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
@@ -66,12 +68,22 @@ class Launch:
 
 
 class Launcher:
-    """Prepares starts. ``port_of``: the port where a service of this project answers now, None when it has none."""
+    """Prepares starts. ``port_of``: the port where a service of this project answers now, None when it has none.
 
-    def __init__(self, folders: Folders, index: LogIndex, port_of: PortOf) -> None:
+    ``gpu_env``: the env that shows an instance its GPUs.
+    """
+
+    def __init__(
+        self,
+        folders: Folders,
+        index: LogIndex,
+        port_of: PortOf,
+        gpu_env: Callable[[Wanted, Instance], Mapping[str, str]] = lambda wanted, instance: {},
+    ) -> None:
         self.folders = folders
         self._index = index
         self._port_of = port_of
+        self._gpu_env = gpu_env
 
     def begin_log(self, path: str) -> int:
         """Where in its log the next start begins. Raises DriverError S005 when there is no folder for it."""
@@ -81,8 +93,11 @@ class Launcher:
         except StateError:
             return LogStream(path).bounds()[1]  # only the times of its lines become coarse; the next tick says why
 
-    def launch(self, wanted: Wanted, instance: Instance) -> Launch:
-        """Resolve everything. Raises DriverError: E005, E007 for placeholders and users that cannot be had."""
+    def launch(self, wanted: Wanted, instance: Instance, *, lenient: bool = False) -> Launch:
+        """Resolve everything. Raises DriverError: E005, E007 for placeholders and users that cannot be had.
+
+        ``lenient``: for what was started before, a placeholder without a value stays as it is.
+        """
         content = wanted.content
         own = own_values(
             service=instance.service,
@@ -91,14 +106,14 @@ class Launcher:
             index=instance.index,
             ports=instance.ports,
         )
-        fill = Placeholders(own, self._port_of)
+        fill = Placeholders(own, self._port_of, lenient=lenient)
         working_dir = self._place(content, content.working_dir) or "/"
         order = StartOrder(
             uuid=instance.uuid,
             service=instance.service,
             command=_command(self._place(content, fill.fill(content.command)), working_dir),
             args=fill.fill_all(content.args),
-            env=_base_env(content) | fill.fill_env(content.env) | own,
+            env={**_base_env(content), **fill.fill_env(content.env), **self._gpu_env(wanted, instance), **own},
             working_dir=working_dir,
             user=content.user,
             log_path=instance.log_path,
@@ -106,6 +121,8 @@ class Launcher:
             status_path=self.folders.status_path(instance.uuid) if content.one_shot else "",
             resources=content.resources,
         )
+        if content.service_type != "process":
+            order = _custom(order, content, instance)
         check = fill.fill_check(wanted.policy.health)
         return Launch(order=order, content=content, check=check, ports=instance.ports)
 
@@ -123,6 +140,34 @@ class Launcher:
             raise DriverError(f"{path} names a release, but this revision has none")
         inside = path.removeprefix(_RELEASE).lstrip("/")
         return os.path.normpath(os.path.join(self.folders.release(content.release.digest), inside))
+
+
+def _custom(order: StartOrder, content: Content, instance: Instance) -> CustomOrder:
+    """The order for a type that somebody else wrote."""
+    return CustomOrder(
+        **{each.name: getattr(order, each.name) for each in fields(StartOrder)},
+        service_type=content.service_type,
+        handler=content.handler,
+        digest=_digest(content),
+        revision=instance.revision,
+        index=instance.index,
+        image=content.image,
+        ports=instance.ports,
+        volumes=content.volumes,
+        options=content.options,
+        clean=BROKEN_OFF in instance.handler,
+    )
+
+
+def _digest(content: Content) -> str:
+    """That of the file which the handler is defined in: other code is another host. "" where none is recorded."""
+    path = content.handler.rpartition(":")[0]
+    return next((digest for name, digest in content.files.items() if _names(name, path)), "")
+
+
+def _names(name: str, path: str) -> bool:
+    """``name`` is relative to the folder of the config file, ``path`` is absolute."""
+    return path == name or path.endswith("/" + name.lstrip("./"))
 
 
 def _command(command: str, working_dir: str) -> str:

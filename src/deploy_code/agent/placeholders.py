@@ -20,11 +20,15 @@ PortOf = Callable[[str], int | None]
 
 
 class Placeholders:
-    """Resolves texts of one instance. ``own``: PORT, PORT_n and DEPLOY_CODE_*; ``port_of``: where a service answers."""
+    """Resolves texts of one instance. ``own``: PORT, PORT_n and DEPLOY_CODE_*; ``port_of``: where a service answers.
 
-    def __init__(self, own: Mapping[str, str], port_of: PortOf) -> None:
+    ``lenient``: what has no value stays as it is written.
+    """
+
+    def __init__(self, own: Mapping[str, str], port_of: PortOf, *, lenient: bool = False) -> None:
         self._own = own
         self._port_of = port_of
+        self._lenient = lenient
 
     def fill(self, text: str) -> str:
         """``text`` with every placeholder replaced. Raises DriverError (E005, E007) for what has no value."""
@@ -40,6 +44,14 @@ class Placeholders:
         return replace(check, endpoint=self.fill(check.endpoint), command=self.fill_all(check.command))
 
     def _value(self, match: re.Match[str]) -> str:
+        try:
+            return self._known(match)
+        except DriverError:
+            if not self._lenient:
+                raise
+            return match[0]
+
+    def _known(self, match: re.Match[str]) -> str:
         own, service, what = match["own"], match["service"], match["what"]
         if own:
             return self._own_value(own, match[0])

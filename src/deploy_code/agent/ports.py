@@ -10,7 +10,7 @@ import errno
 import re
 import socket
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from deploy_code.errors import DriverError
@@ -20,6 +20,9 @@ _FIRST = "${PORT}"
 _NAMED = re.compile(r"\$\{PORT_(\d+)\}")
 _REFUSALS = (errno.EADDRINUSE, errno.EACCES)
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+# (candidates in order of preference, those in use) → all numbers that are ours from now on
+Lease = Callable[[Sequence[int], Collection[int]], Collection[int]]
 
 
 def key_of(port: Port) -> str:
@@ -88,15 +91,18 @@ def can_bind(port: int) -> bool:
 class PortBook:
     """Chooses ports for instances, and knows who holds which, so that none is given twice.
 
+    ``lease`` is asked for more ports that are this project's alone, when those it has are in use; by default all are.
     ``seed`` spreads the starting points of several projects over one range. The search goes on from where it last
     ended, so that a port just given back is the last to be used again.
     """
 
     def __init__(self, *, seed: int = 0) -> None:
         self.fixed: Callable[[], Collection[int]] = tuple  # numbers that services bind by themselves: never chosen
+        self.lease: Lease = lambda candidates, held: candidates
         self._seed = seed
         self._range = (0, -1)
         self._candidates: list[int] = []
+        self._ours: list[int] = []  # of the candidates, in their order of use
         self._next = 0
         self._held: dict[str, tuple[int, ...]] = {}
         self._taken: Counter[int] = Counter()
@@ -112,6 +118,7 @@ class PortBook:
         busy = [port for port in every if low <= port <= high]
         start = self._seed % len(quiet) if quiet else 0
         self._candidates = quiet[start:] + quiet[:start] + busy
+        self._ours = []
         self._next = 0
 
     def hold(self, uuid: str, numbers: Iterable[int]) -> None:
@@ -123,22 +130,44 @@ class PortBook:
     def release(self, uuid: str) -> None:
         self._taken.subtract(self._held.pop(uuid, ()))
 
+    def give_back(self) -> None:
+        """None is ours any more: before the next choice they are leased anew."""
+        self._ours = []
+        self._next = 0
+
     def choose(self, besides: Collection[int] = ()) -> int:
         """A port that can be bound and that nobody of ours holds. Raises DriverError S004 when the range is used up."""
-        count, fixed = len(self._candidates), self.fixed()
+        port = self._search(besides)
+        while port is None and self._lease_more():
+            port = self._search(besides)
+        if port is not None:
+            return port
+        low, high = self._range
+        raise DriverError(
+            f"no free port in port_range {low}-{high} that is not another project's",
+            code="S004",
+            remedy="Widen infrastructure.network.port_range",
+            retryable=True,
+        )
+
+    def _search(self, besides: Collection[int]) -> int | None:
+        count, fixed = len(self._ours), self.fixed()
         for step in range(count):
             place = (self._next + step) % count
-            port = self._candidates[place]
+            port = self._ours[place]
             if self._taken[port] <= 0 and port not in fixed and port not in besides and can_bind(port):
                 self._next = place + 1
                 return port
-        low, high = self._range
-        raise DriverError(
-            f"no free port in port_range {low}-{high}",
-            code="S004",
-            remedy="Widen deployment.port_range",
-            retryable=True,
-        )
+        return None
+
+    def _lease_more(self) -> bool:
+        """Did we get any that we did not have?"""
+        held = [port for port, count in self._taken.items() if count > 0]
+        leased, known = set(self.lease(self._candidates, held)), set(self._ours)
+        fresh = [port for port in self._candidates if port in leased and port not in known]
+        self._next = len(self._ours) if fresh else self._next
+        self._ours += fresh
+        return bool(fresh)
 
 
 def assign(uuid: str, content: Content, policy: Policy, book: PortBook, *, kept: Mapping[str, int]) -> dict[str, int]:

@@ -25,6 +25,7 @@ from deploy_code.model import HealthCheck, ProbeResult
 
 OPEN_FILES = 65_536  # wished for: a socket per probe, besides what the rest of the agent holds
 FAILURE_REPORT_SECONDS = 1.0  # the same failure of a starting instance is told at most so often
+STEADY_REPORT_SECONDS = 10.0  # one success after the other is told so often: how quick it answers is to be known
 STRANGER_SECONDS = 1.0  # who holds a foreign port is looked up at most so often: it walks /proc
 ADOPTED_SPREAD_SECONDS = 1.0  # first probes of adopted instances are spread over so long
 
@@ -33,11 +34,16 @@ OwnerCheck = Callable[[], "bool | Awaitable[bool | None] | None"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """What is thought of an instance now. ``changed``: the verdict is new; else only ``result`` is."""
+    """What is thought of an instance now.
+
+    ``changed``: the verdict is new; else only ``result`` is. ``steady``: one more success, of interest to nobody in
+    a hurry.
+    """
 
     verdict: State
     result: ProbeResult | None
     changed: bool
+    steady: bool = False
 
 
 Report = Callable[[str, Judgement], None]
@@ -48,8 +54,8 @@ class Prober:
 
     ``report(uuid, judgement)`` is called in the loop for every change of verdict, the first result, and
     failures: each one after the gate; before it each new kind of failure at once and the same one once a
-    second. At most ``commands_at_once`` probes that start a program run together (default: four per core, at
-    least 8).
+    second. Of successes in a row one is told every ten seconds. At most ``commands_at_once`` probes that start a
+    program run together (default: four per core, at least 8).
     """
 
     def __init__(self, report: Report, *, commands_at_once: int | None = None) -> None:
@@ -267,9 +273,11 @@ class _Watch:
     def _judge(self, result: ProbeResult) -> None:
         now = time.monotonic()
         changed = self._verdict.judge(result.ok, now)
-        if changed or self._is_news(result, now):
+        news = changed or self._is_news(result, now)
+        if news or now - self._told_at >= STEADY_REPORT_SECONDS:
             self._told, self._told_at = (result.ok, result.status, result.detail), now
-            self._prober.tell(self.uuid, Judgement(verdict=self._verdict.state, result=result, changed=changed))
+            judgement = Judgement(verdict=self._verdict.state, result=result, changed=changed, steady=not news)
+            self._prober.tell(self.uuid, judgement)
 
     def _is_news(self, result: ProbeResult, now: float) -> bool:
         news = (result.ok, result.status, result.detail) != self._told

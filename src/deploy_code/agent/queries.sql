@@ -27,6 +27,10 @@ UPDATE wanted SET settled = 1 WHERE settled = 0
 -- name: instances
 SELECT state FROM instances
 
+-- name: unwanted_contents
+SELECT service, number, content FROM revisions
+WHERE (service, number) IN (SELECT service, revision FROM instances EXCEPT SELECT service, revision FROM wanted)
+
 -- name: put_instance
 INSERT INTO instances (uuid, service, revision, state) VALUES (?, ?, ?, ?)
 ON CONFLICT (uuid) DO UPDATE SET state = excluded.state
@@ -54,6 +58,16 @@ ON CONFLICT (service, run_hash) DO UPDATE SET
 
 -- name: end_one_shot
 UPDATE one_shots SET outcome = ?, exit_code = ?, finished_at = ? WHERE service = ? AND run_hash = ?
+
+-- name: forget_circuits
+DELETE FROM circuits
+
+-- name: drop_circuit
+DELETE FROM circuits WHERE protects = ?
+
+-- name: put_circuit
+INSERT INTO circuits (protects, state, retry_at, reason) VALUES (?, ?, ?, ?)
+ON CONFLICT (protects) DO UPDATE SET state = excluded.state, retry_at = excluded.retry_at, reason = excluded.reason
 
 -- name: put_event
 INSERT INTO agent_events (at, deployment, service, name, text) VALUES (?, ?, ?, ?, ?)

@@ -12,8 +12,9 @@ import time
 from collections.abc import Awaitable, Callable
 
 from deploy_code.drivers.base import Running
+from deploy_code.drivers.custom import CHECKED, HandlerProbe
 from deploy_code.errors import DeployCodeError
-from deploy_code.health.probes import Probe, port_asked
+from deploy_code.health.probes import AllProbes, Probe, port_asked
 from deploy_code.model import Gate, Phase, ProbeResult
 
 from . import endings
@@ -41,7 +42,7 @@ class Readiness:
         self._check = card.policy.health
         try:
             launch = launch or card.site.launcher.launch(card.entry.wanted, card.instance)
-            probe = launch.probe(lambda: self._running is not None)
+            probe = self._probe(launch, running)
         except DeployCodeError as exc:
             card.set(gate=self._failed_gate(), note=card.clean(str(exc)))
             return
@@ -85,8 +86,24 @@ class Readiness:
             self._replacing.cancel()
             await asyncio.wait([self._replacing])
 
+    def _probe(self, launch: Launch, running: Running) -> Probe:
+        """The ordinary one; an object that says itself how it is is asked first, and what the file names after it."""
+        ordinary = launch.probe(lambda: self._running is not None)
+        if CHECKED not in running.handler or not self._card.is_custom:
+            return ordinary
+        check = launch.check
+        asked = HandlerProbe(
+            self._card.site.drivers.custom,
+            running,
+            launch.content.service_type,
+            timeout=check.timeout_seconds,
+        )
+        return AllProbes([asked, ordinary]) if check.endpoint or check.command else asked
+
     def _owner_check(self, probe: Probe) -> Callable[[], Awaitable[bool | None]] | None:
         """Asks whether the port that is probed is listened on by this very instance."""
+        if self._card.is_custom:
+            return None  # whose process listens is its handler's business: it may be no process of ours at all
         port = port_asked(probe)
         own = self._card.instance.ports.values()
         if port is None or (own and port not in own):
@@ -100,7 +117,7 @@ class Readiness:
         site = self._card.site
         if site.prober.listeners.owns(port, (running.pid,)):
             return True  # the usual case, without a look at every process
-        return site.prober.listeners.owns(port, await site.driver.pids(running))
+        return site.prober.listeners.owns(port, await self._card.driver.pids(running))
 
     # -- judging
 
@@ -109,6 +126,9 @@ class Readiness:
         if self._running is None or self._replacing is not None:
             return
         probe = self._card.clean_probe(judgement.result)
+        if judgement.steady:
+            self._card.mirror(probe=probe)
+            return
         match judgement.verdict:
             case "ready":
                 self._became_ready(probe)
@@ -159,9 +179,18 @@ class Readiness:
             card.set(note=f"fails its health check; not restarted, because {cause} is not ready either")
             return
         self._replacing = asyncio.get_running_loop().create_task(
-            card.site.driver.stop(running, card.policy.stop_signal, card.policy.stop_timeout_seconds),
+            card.driver.stop(running, card.policy.stop_signal, card.policy.stop_timeout_seconds),
             name=f"replace {label(card.instance)}",
         )
+        self._replacing.add_done_callback(self._replaced)
+
+    def _replaced(self, stopping: asyncio.Task[bool]) -> None:
+        """What could not be stopped is said, and tried again when it is still not ready."""
+        if stopping.cancelled() or (error := stopping.exception()) is None:
+            return
+        self._replacing = None
+        self._card.set(note=self._card.clean(str(error)))
+        self._card.happened("StopFailed", str(error))
 
     def _may_be_replaced(self) -> bool:
         """Before its gate has opened an instance is left as evidence, until the deployment is over."""

@@ -11,17 +11,20 @@ import json
 import os
 import time
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from deploy_code.codec import from_data, to_data
 from deploy_code.errors import StalePlanError, StateError
 from deploy_code.model import Content, Exit, Instance, Policy, Wanted, run_hash
+from deploy_code.reliability.circuit import Circuit, Reading
 from deploy_code.state.connection import Connection
 from deploy_code.wire import Want
 
 from .writer import Refusal, Writer
 
 SAVE_DELAY_SECONDS = 0.02
+SOMETIME_SECONDS = 5.0  # what is in no hurry waits so long for others to share a commit with
 RETRY_SECONDS = 1.0
 EVENTS_KEPT = 10_000
 _PRUNE_EVERY = 500
@@ -50,6 +53,7 @@ class Loaded(NamedTuple):
 
     wanted: list[WantedRow]
     instances: list[Instance]
+    contents: dict[Pair, Content]  # of those instances that nobody wants any more
 
 
 def statements() -> dict[str, str]:
@@ -68,8 +72,10 @@ class Records:
         self._rows: dict[str, Instance] = {}
         self._dirty: set[str] = set()
         self._events: list[EventRow] = []
+        self._circuits: dict[str, Reading] = {}
         self._events_since_prune = 0
         self._flush: asyncio.Task[None] | None = None
+        self._sometime: asyncio.TimerHandle | None = None
 
     # -- questions
 
@@ -108,6 +114,14 @@ class Records:
         self._note(instance)
         await self._writer.submit(lambda db: _put_instances(db, (instance,)))
 
+    async def commit_or_save(self, instance: Instance) -> None:
+        """Write the row of ``instance`` now if the disk lets us, else soon."""
+        try:
+            await self.commit(instance)
+        except StateError as exc:
+            self._on_trouble(exc)
+            self.save(instance)
+
     async def begin_one_shot(self, instance: Instance, content: Content) -> bool:
         """Write the row and that it started, together; False when it has completed before and must not run again."""
         self._note(instance)
@@ -131,6 +145,13 @@ class Records:
         self._dirty.add(instance.uuid)
         self._flush_soon()
 
+    def save_sometime(self, instance: Instance) -> None:
+        """Write the row of ``instance`` with the next that are written, or after some seconds."""
+        self._rows[instance.uuid] = instance
+        self._dirty.add(instance.uuid)
+        if self._sometime is None:
+            self._sometime = asyncio.get_running_loop().call_later(SOMETIME_SECONDS, self._flush_soon)
+
     async def remove(self, uuid: str) -> None:
         """Delete the row; when the disk refuses, later."""
         self._rows.pop(uuid, None)
@@ -148,12 +169,19 @@ class Records:
         del self._events[:-EVENTS_KEPT]
         self._flush_soon()
 
+    def save_circuit(self, reading: Reading) -> None:
+        """Write soon how a breaker is; a closed one has no row."""
+        self._circuits[reading.protects] = reading
+        self._flush_soon()
+
     async def close(self) -> None:
         """Write what is unwritten, once, and let go of the file."""
         if self._flush is not None:
             self._flush.cancel()
             await asyncio.wait([self._flush])
-        await self._write_mirror()
+        if await self._write_mirror():
+            with suppress(StateError):  # breakers live as long as we do; at the latest our successor forgets them
+                await self._writer.submit(lambda db: db.run("forget_circuits"))
         self._writer.close()
 
     # -- the mirror
@@ -167,22 +195,27 @@ class Records:
             self._flush = asyncio.get_running_loop().create_task(self._flush_all(), name="save states")
 
     async def _flush_all(self) -> None:
-        while self._dirty or self._events:
+        while self._dirty or self._events or self._circuits:
             await asyncio.sleep(SAVE_DELAY_SECONDS)
             if not await self._write_mirror():
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _write_mirror(self) -> bool:
+        if self._sometime is not None:
+            self._sometime.cancel()
+            self._sometime = None
         uuids, events = self._dirty, self._events
-        self._dirty, self._events = set(), []
+        circuits = self._circuits
+        self._dirty, self._events, self._circuits = set(), [], {}
         rows = [self._rows[uuid] for uuid in uuids if uuid in self._rows]
         gone = [(uuid,) for uuid in uuids if uuid not in self._rows]
         prune = self._prune_due(len(events))
         try:
-            await self._writer.submit(lambda db: _put_mirror(db, rows, gone, events, prune))
+            await self._writer.submit(lambda db: _put_mirror(db, rows, gone, events, prune, circuits.values()))
         except StateError as exc:
             self._dirty |= uuids
             self._events = events + self._events
+            self._circuits = circuits | self._circuits
             self._on_trouble(exc)
             return False
         return True
@@ -199,9 +232,14 @@ class Records:
 
 
 def _load(db: Connection) -> Loaded:
+    db.run("forget_circuits")
     return Loaded(
         wanted=[_wanted_row(row) for row in db.all("wanted")],
         instances=[from_data(Instance, json.loads(state)) for (state,) in db.all("instances")],
+        contents={
+            (service, number): from_data(Content, json.loads(content))
+            for service, number, content in db.all("unwanted_contents")
+        },
     )
 
 
@@ -281,10 +319,17 @@ def _begin_one_shot(db: Connection, instance: Instance, key: tuple[str, str]) ->
 
 
 def _put_mirror(
-    db: Connection, rows: list[Instance], gone: list[tuple[str]], events: list[EventRow], prune: bool
+    db: Connection,
+    rows: list[Instance],
+    gone: list[tuple[str]],
+    events: list[EventRow],
+    prune: bool,
+    circuits: Collection[Reading],
 ) -> None:
     _put_instances(db, rows)
     db.run_many("drop_instance", gone)
     db.run_many("put_event", events)
+    db.run_many("drop_circuit", [(each.protects,) for each in circuits if each.state is Circuit.CLOSED])
+    db.run_many("put_circuit", [each for each in circuits if each.state is not Circuit.CLOSED])
     if prune:
         db.run("prune_events", (EVENTS_KEPT,))

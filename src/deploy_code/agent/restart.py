@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from deploy_code.model import Exit, Restart
+from deploy_code.model import Breaker, Exit, Restart
+from deploy_code.reliability.circuit import Circuit, CircuitBreaker
 
 JITTER = 0.25
 
@@ -24,49 +24,73 @@ class Next:
 
     decision: Decision
     at: float = 0.0
-    exits: int = 0
+    exits: int = 0  # within the window
 
 
 class RestartBook:
-    """Counts the ends of one instance and says what follows each. ``chance`` gives numbers in [0, 1)."""
+    """Counts the ends of one instance and says what follows each. ``chance`` gives numbers in [0, 1).
+
+    Its circuit is one like all others: an end is a failure, and a life of ``reset_after_seconds`` without a break in
+    readiness a success. All times are seconds on one clock of the caller's.
+    """
 
     def __init__(self, chance: Callable[[], float]) -> None:
         self._chance = chance
         self._attempt = 0
-        self._half_open = False
-        self._ends: deque[float] = deque()
+        self._now = 0.0
+        self._retry_at = 0.0
+        self._circuit = self._closed()
+
+    @property
+    def is_trying(self) -> bool:
+        """Is its present life the one try?"""
+        return self._circuit.state is Circuit.HALF_OPEN
 
     def forgive(self) -> None:
-        """Forget all ends: somebody asked for a fresh start."""
+        """Forget all ends: somebody asked for a fresh start, or it has proven itself."""
         self._attempt = 0
-        self._half_open = False
-        self._ends.clear()
+        self._circuit = self._closed()
 
     def opened(self) -> None:
-        """The circuit was open when this agent adopted the instance: the next try is the half-open one."""
-        self._half_open = True
+        """The circuit was not closed when this agent adopted the instance: its present or next life is the one try."""
+        self._circuit.limits = Breaker(failures=1, cooldown_seconds=0.0)
+        self._circuit.failed()
+        self._circuit.admit()
+
+    def tries(self, now: float) -> None:
+        """The cool-down is over, and the one start is made: the circuit is half-open."""
+        self._now = max(now, self._retry_at)  # timers and clocks differ by a hair
+        self._circuit.admit()
 
     def ended(self, policy: Restart, *, now: float, ok: bool, ready_for: float) -> Next:
         """An instance ended after being ready for ``ready_for`` seconds without a break (0: it was not ready)."""
+        self._now = now
         if policy.policy == "never" or (policy.policy == "on-failure" and ok):
+            self.forgive()
             return Next(Decision.STAY)
         if ready_for >= policy.reset_after_seconds:
             self.forgive()
-        self._count(now, policy.window_seconds)
-        if self._half_open or len(self._ends) >= policy.max_exits:
-            self._half_open = True
-            return Next(Decision.CIRCUIT_OPEN, now + policy.cooldown_seconds, len(self._ends))
-        return Next(Decision.RESTART, now + self._wait(policy), len(self._ends))
+        self._circuit.limits = _limits(policy)
+        self._circuit.failed()
+        exits = self._circuit.failures
+        if self._circuit.state is not Circuit.CLOSED:
+            self._retry_at = now + policy.cooldown_seconds
+            return Next(Decision.CIRCUIT_OPEN, self._retry_at, exits)
+        return Next(Decision.RESTART, now + self._wait(policy), exits)
 
-    def _count(self, now: float, window: float) -> None:
-        self._ends.append(now)
-        while self._ends[0] < now - window:
-            self._ends.popleft()
+    def _closed(self) -> CircuitBreaker:
+        return CircuitBreaker("the instance", clock=lambda: self._now)
 
     def _wait(self, policy: Restart) -> float:
         wait = min(policy.backoff_max_seconds, policy.backoff_seconds * 2.0 ** min(self._attempt, 32))
         self._attempt += 1
         return float(wait * (1 + JITTER * self._chance()))
+
+
+def _limits(policy: Restart) -> Breaker:
+    return Breaker(
+        failures=policy.max_exits, window_seconds=policy.window_seconds, cooldown_seconds=policy.cooldown_seconds
+    )
 
 
 def counts_as_success(exit_: Exit | None) -> bool:

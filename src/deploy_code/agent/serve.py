@@ -20,18 +20,22 @@ from deploy_code.errors import AgentError, DeployCodeError
 from deploy_code.model import Instance
 from deploy_code.wire import LIMIT, Want
 
+from .links import HostLostError, answered
+
 log = logging.getLogger("deploy_code.agent")
 
 _CREDENTIALS = struct.Struct("3i")
 Operation = Callable[["Connection", dict[str, Any]], Awaitable[Any]]
+OFFER = "offer"  # what makes a connection that of a host
 
 
 class Server:
     """All connections. ``operations``: name → coroutine function that answers a request with data or a dataclass."""
 
-    def __init__(self, operations: dict[str, Operation], on_close: Callable[[], None]) -> None:
+    def __init__(self, operations: dict[str, Operation], on_close: Callable[[Connection], None]) -> None:
         self.operations = operations
         self.connections: set[Connection] = set()
+        self.admitted = asyncio.Event()  # before this, only hosts are answered: all others wait
         self._on_close = on_close
         self._server: asyncio.AbstractServer | None = None
 
@@ -50,24 +54,37 @@ class Server:
 
     def closed(self, connection: Connection) -> None:
         self.connections.discard(connection)
-        self._on_close()
+        self._on_close(connection)
 
     async def close(self) -> None:
-        """Close all connections once what was written to them is sent."""
+        """Close all connections but those of hosts once what was written to them is sent, and take no others.
+
+        A host that is lost means something to whoever asks it; so they go last (``close_hosts``).
+        """
         tasks = {task for connection in self.connections for task in connection.tasks}
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
         for connection in tuple(self.connections):
-            connection.close()
+            if not connection.is_host:
+                connection.close()
         if self._server is not None:
             self._server.close()
 
+    def close_hosts(self) -> None:
+        """Nobody asks them anything any more."""
+        for connection in tuple(self.connections):
+            connection.close()
+
 
 class Connection(asyncio.Protocol):
-    """One client."""
+    """One client, or one host of custom services. ``peer``: pid of the process at the other end."""
 
     def __init__(self, server: Server) -> None:
         self.tasks: set[asyncio.Task[None]] = set()
+        self.is_host = False
+        self.peer = 0
+        self._asked: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._number = 0
         self._server = server
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
@@ -81,12 +98,16 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._server.opened(self)
-        if (uid := _peer(self._transport)) not in (os.geteuid(), 0):
+        self.peer, uid = _peer(self._transport)
+        if uid not in (os.geteuid(), 0):
             log.warning("refused a connection of uid %d", uid)
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        for answer in self._asked.values():
+            if not answer.done():
+                answer.set_exception(HostLostError())
         self._server.closed(self)
 
     def pause_writing(self) -> None:
@@ -103,10 +124,44 @@ class Connection(asyncio.Protocol):
             *lines, rest = bytes(self._buffer).split(b"\n")
             self._buffer = bytearray(rest)
             for line in lines:
-                self._take(line)
+                self._take_reply(line) if self.is_host else self._take(line)
         elif len(self._buffer) > LIMIT:
             log.warning("a message of more than %d bytes was refused", LIMIT)
             self.close()
+
+    # -- questions to a host
+
+    async def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+        """The answer of the host at the other end. Raises DriverError as it answered, HostLostError."""
+        if not self.is_open:
+            await asyncio.sleep(0)  # its end is about to be noticed: whoever asks again must let that happen
+            raise HostLostError
+        self._number += 1
+        number = self._number
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._asked[number] = answer
+        self._send({"ask": number, "do": do, **arguments})
+        try:
+            return await answer
+        finally:
+            self._asked.pop(number, None)
+
+    def _take_reply(self, line: bytes) -> None:
+        try:
+            message = _request(line)
+        except AgentError as exc:
+            log.warning("a host sent what is no answer: %s", exc.message)
+            return
+        if "reply" not in message:
+            self._take(line)
+            return
+        answer = self._asked.get(message["reply"])
+        if answer is None or answer.done():
+            return  # whoever asked has given up
+        if "error" in message:
+            answer.set_exception(answered(message["error"]))
+        else:
+            answer.set_result(message["ok"])
 
     # -- requests
 
@@ -131,6 +186,9 @@ class Connection(asyncio.Protocol):
 
     async def _operate(self, request: dict[str, Any]) -> Any:
         operation = self._server.operations.get(request.get("op", ""))
+        self.is_host = self.is_host or request.get("op") == OFFER
+        if not self.is_host:
+            await self._server.admitted.wait()
         if operation is None:
             raise AgentError(f"the agent knows no operation {request.get('op')!r}", remedy="Restart the agent")
         return await operation(self, request)
@@ -162,9 +220,18 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(json.dumps(message, separators=(",", ":")).encode() + b"\n")
 
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
+
+    def abort(self) -> None:
+        """Close it without sending what was written: nobody reads it."""
+        if self._transport is not None:
+            self._transport.abort()
 
 
 def _request(line: bytes) -> dict[str, Any]:
@@ -185,11 +252,11 @@ def want_of(request: dict[str, Any]) -> Want:
         raise AgentError(f"the agent does not understand the message: {exc}", remedy="Restart the agent") from exc
 
 
-def _peer(transport: asyncio.Transport) -> int:
-    """uid of the process at the other end."""
+def _peer(transport: asyncio.Transport) -> tuple[int, int]:
+    """pid and uid of the process at the other end."""
     sock = transport.get_extra_info("socket")
-    _, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-    return int(uid)
+    pid, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return int(pid), int(uid)
 
 
 def _error(exc: DeployCodeError) -> dict[str, str]:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from deploy_code.drivers.base import Driver
 from deploy_code.model import Instance, Policy
+from deploy_code.reliability.registry import Breakers
 
+from .drivers import Drivers
 from .journal import Journal
 from .launch import Launcher
 from .prober import Prober
 from .records import Records
 from .wanted import Entry
 
+if TYPE_CHECKING:
+    from .circuit import LoopCircuit
+
 
 class Site(Protocol):
     """Where a supervisor works."""
 
-    driver: Driver
+    drivers: Drivers
     prober: Prober
     records: Records
     journal: Journal
+    breakers: Breakers  # before all that is somebody else's
     launcher: Launcher
     boot_id: str
     open_files: int  # soft limit that services start with
@@ -47,4 +52,12 @@ class Site(Protocol):
 
     async def dependencies_met(self, policy: Policy) -> None:
         """Wait until all dependencies are as their conditions say."""
+        ...
+
+    def circuits_beside(self, instance: Instance) -> list[LoopCircuit]:
+        """Those of the other instances of its revision."""
+        ...
+
+    async def news(self) -> None:
+        """Wait until any instance changes."""
         ...

@@ -36,6 +36,7 @@ COMMANDS: dict[str, Entry] = {
     "logs": Entry("logs", "logs", "Show what services wrote, merged by time.", _LOOK),
     "plan": Entry("plan", "plan", "Show what deploy would do, and why.", _LOOK),
     "history": Entry("history", "history", "List past deployments, or show one.", _LOOK),
+    "resources": Entry("resources", "resources", "Show what this machine has, what is promised, what is used.", _LOOK),
     "events": Entry("events", "events", "Show what happened, who did it and when.", _LOOK),
     "init": Entry("init", "init", "Write a small commented deploy-code.yaml.", _MORE),
     "validate": Entry("validate", "validate", "Check the configuration file.", _MORE),

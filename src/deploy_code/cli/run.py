@@ -8,6 +8,7 @@ import gc
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from deploy_code.cli.live import View, choose_view
@@ -53,7 +54,8 @@ def run_engine(
     stay()
     _log_to_stderr(options)
     _go_on_unwatched()
-    outcome = asyncio.run(_watched(options, app, act, live))
+    with redirect_stdout(sys.stderr):  # what plugins and strategies print must not get into our data
+        outcome = asyncio.run(_watched(options, app, act, live))
     return cast(T, outcome.result), outcome
 
 

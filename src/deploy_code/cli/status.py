@@ -164,4 +164,5 @@ class _Changes:
 
 
 def _words(service: Data) -> tuple[str, ...]:
-    return tuple(str(service[key]) for key in ("status", "health", "ready", "replicas", "revision", "restarts"))
+    keys = ("status", "health", "ready", "replicas", "revision", "restarts")
+    return (*(str(service[key]) for key in keys), service["circuit"]["state"])

@@ -45,9 +45,16 @@ def status_text(data: Data, *, detailed: bool = False, color: bool = False, widt
             lines += _instances(name, each, color, width)
     if data.get("agent", {}).get("running"):
         lines += ["", _agent(data["agent"])]
+    if data["circuits"]:
+        lines += ["", *(paint(plain(_circuit(each)), "yellow", color) for each in data["circuits"])]
     if data["notes"]:
         lines += ["", *(paint(f"note: {plain(note)}", "yellow", color) for note in data["notes"])]
     return "\n".join(lines)
+
+
+def _circuit(circuit: Data) -> str:
+    because = f" (last: {circuit['reason']})" if circuit["reason"] else ""
+    return f"{circuit['protects']}: {circuit_text(circuit)}{because}"
 
 
 def _agent(agent: Data) -> str:
@@ -77,8 +84,23 @@ def service_row(name: str, service: Data) -> Row:
         span(service["uptime_seconds"]) if service["uptime_seconds"] else "",
         str(service["restarts"]),
         ",".join(map(str, service["ports"])),
-        "" if service["detail"] == status else service["detail"],
+        _detail(service, status),
     )
+
+
+def _detail(service: Data, status: str) -> str:
+    circuit = circuit_text(service["circuit"])
+    return "; ".join(part for part in (circuit, service["detail"] if service["detail"] != status else "") if part)
+
+
+def circuit_text(circuit: Data) -> str:
+    """``circuit open, next try in 4 min 10 s``; nothing for one that is closed."""
+    if circuit["state"] == "closed":
+        return ""
+    if circuit["state"] == "half-open":
+        return "circuit half-open, one try is made"
+    wait = circuit["retry_at"] - time.time()
+    return f"circuit open, next try {f'in {span(wait)}' if wait > 0 else 'is due'}"
 
 
 def shown_status(service: Data) -> str:
@@ -99,7 +121,8 @@ def change_line(name: str, service: Data | None, *, color: bool = False) -> str:
     if not service["one_shot"]:
         parts.append(f"{service['ready']}/{service['replicas']}")
     parts += [f"r{service['revision']}"] if service["revision"] else []
-    parts += [plain(service["detail"])] if service["detail"] not in ("", status) else []
+    detail = _detail(service, status)
+    parts += [plain(detail)] if detail else []
     return f"{clock(time.time())}  {plain(name)}  {'  '.join(parts)}"
 
 
@@ -127,11 +150,14 @@ def _facts(instance: Data) -> Iterator[tuple[str, str]]:
         since = f", up {span(now - instance['started_at'])}" if instance["started_at"] else ""
         memory = f", {instance['memory_bytes'] / 2**20:.0f} MB" if instance.get("memory_bytes") else ""
         cpu = f", {instance['cpu_seconds']:.1f} s of CPU" if instance.get("cpu_seconds") else ""
-        yield "process", f"pid {instance['pid']}{since}{memory}{cpu}"
+        others = f" and {instance['processes'] - 1} more" if instance.get("processes", 0) > 1 else ""
+        yield "process", f"pid {instance['pid']}{others}{since}{memory}{cpu}"
     if instance["ports"]:
         yield "ports", ", ".join(_port(name, number) for name, number in instance["ports"].items())
     if instance["restarts"]:
         yield "restarts", str(instance["restarts"])
+    if circuit := circuit_text({"state": instance["circuit"], "retry_at": instance["next_start_at"]}):
+        yield "circuit", circuit
     if instance["probe"]:
         yield "probe", _probe(instance["probe"], now)
     for key, head in (("exit", "exit"), ("note", "note"), ("log", "log")):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from deploy_code.config.cache import ResolvedCache as ResolvedCache
     from deploy_code.config.cache import load_project as load_project
+    from deploy_code.config.cache import project_of as project_of
     from deploy_code.config.editor import json_schema as json_schema
     from deploy_code.config.identity import find_identity as find_identity
     from deploy_code.config.loader import check_files as check_files
@@ -50,6 +51,7 @@ _SCHEMA = (
 _HOMES = {
     "ResolvedCache": "cache",
     "load_project": "cache",
+    "project_of": "cache",
     "json_schema": "editor",
     "find_identity": "identity",
     "check_files": "loader",

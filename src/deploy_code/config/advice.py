@@ -21,11 +21,14 @@ _NOT_YET = "not acted on by this version"
 _NAMES_SHOWN = 5
 
 
-def advice(config: DeploymentConfig) -> list[str]:
-    """All warnings about ``config``, each led by ``warning:``, in the order of the file."""
+def advice(config: DeploymentConfig, *, planned: bool = False) -> list[str]:
+    """All warnings about ``config``, each led by ``warning:``, in the order of the file.
+
+    ``planned``: whoever makes a plan of it knows what is registered, and says what is not.
+    """
     source = source_of(config)
     enabled = {name: service for name, service in config.services.items() if service.enabled}
-    found = [*_sections(config), *_strategies(config, enabled), *_shared(enabled, source)]
+    found = [*_sections(config), *_strategies(config, enabled, planned), *_shared(enabled, source)]
     for name, service in enabled.items():
         found += _service(name, service, source, config)
     found += _literals(source)
@@ -61,13 +64,13 @@ def _sections(config: DeploymentConfig) -> Iterator[Finding]:
             yield f"{', '.join(keys)}: {_NOT_YET}", (section,), ""
 
 
-def _strategies(config: DeploymentConfig, enabled: dict[str, ServiceConfig]) -> Iterator[Finding]:
+def _strategies(config: DeploymentConfig, enabled: dict[str, ServiceConfig], planned: bool) -> Iterator[Finding]:
     chosen: list[tuple[str, Path]] = [(config.deployment.strategy, ("deployment", "strategy"))]
     chosen += [(s.strategy, ("services", name, "strategy")) for name, s in enabled.items() if s.strategy]
     known = frozenset(StrategyName)
     for strategy, path in chosen:
         if strategy not in known:
-            if nearest(strategy, known):
+            if planned or (nearest(strategy, known) and not config.plugins):
                 continue  # a misspelling, which is an error already
             yield f"strategy '{strategy}' is none of ours", path, "a plugin or your code must register it"
         elif strategy not in _BUILT:
@@ -76,7 +79,8 @@ def _strategies(config: DeploymentConfig, enabled: dict[str, ServiceConfig]) -> 
 
 def _shared(enabled: dict[str, ServiceConfig], source: Source) -> Iterator[Finding]:
     """What is usually missing in many services at once."""
-    unchecked = [n for n, s in enabled.items() if not s.one_shot and not _is_checked(s)]
+    built_in = [n for n, s in enabled.items() if type_of(s) in ("process", "container")]  # others check themselves
+    unchecked = [n for n in built_in if not enabled[n].one_shot and not _is_checked(enabled[n])]
     if unchecked:
         remedy = "add health_check with an endpoint or a command"
         of_whom = "no health check" if len(unchecked) == 1 else f"no health check: {_listed(unchecked)}"
@@ -87,13 +91,6 @@ def _shared(enabled: dict[str, ServiceConfig], source: Source) -> Iterator[Findi
     if unenforced:
         path: Path = ("services", unenforced[0], "volumes")
         yield f"read_only is not enforced for processes: {_listed(unenforced)}", path, ""
-    limited = [name for name, service in enabled.items() if any(dict(service.resources).values())]
-    if limited:
-        yield (
-            f"resources of {_listed(limited)}: {_NOT_YET}",
-            ("services", limited[0], "resources"),
-            "nothing limits them",
-        )
 
 
 def _is_checked(service: ServiceConfig) -> bool:

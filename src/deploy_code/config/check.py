@@ -41,9 +41,10 @@ def check(config: DeploymentConfig) -> list[Problem]:
             problems.append(source.problem(message, path, code=code, remedy=remedy, key=key))
 
     network_problems(config, source, report)
-    _strategy(config.deployment.strategy, ("deployment", "strategy"), "E002", report)
+    _strategies(config, source, report)
     for name, service in _services(config):
         _service(name, service, source, report)
+        _what_runs(service, _may_be_registered(type_of(service), config, source), ("services", name), report)
         problems += _env_files(name, service, source)
     _strangers(config, report)
     _dependencies(config, source, report)
@@ -89,29 +90,35 @@ def _service(name: str, service: ServiceConfig, source: Source, report: Report) 
     if not _NAME.fullmatch(name):
         remedy = "use letters, digits, '_', '.' and '-', at most 63, beginning with a letter, a digit or '_'"
         report(f"'{name}' is no name of a service", at, remedy=remedy, key=True)
-    _what_runs(service, at, report)
     if service.command and " " in service.command.strip():
         _command(service, source, at, report)
     if service.stop_signal != "SIGTERM" and not signal_name(service.stop_signal):
         report(f"'{service.stop_signal}' is no signal", (*at, "stop_signal"), remedy="write a name such as SIGINT")
-    if service.strategy:
-        _service_strategy(service, at, report)
+    _zero_downtime(service, at, report)
     if service.one_shot and service.replicas != 1 and "replicas" in service.model_fields_set:
         report("a one-shot runs once", (*at, "replicas"), remedy="remove replicas, or one_shot")
+    if service.one_shot and type_of(service) not in _TYPES:
+        remedy = "remove one_shot, or run a command instead"
+        report(f"a '{type_of(service)}' service has no end of its own", (*at, "one_shot"), remedy=remedy)
     _health(service, at, report)
 
 
-def _what_runs(service: ServiceConfig, at: Path, report: Report) -> None:
+def _may_be_registered(name: str, config: DeploymentConfig, source: Source) -> bool:
+    """May it be the name of an extension? Plugins are not loaded here; whoever plans knows all names."""
+    return bool(config.plugins) or source.registered is None or name in source.registered
+
+
+def _what_runs(service: ServiceConfig, registered: bool, at: Path, report: Report) -> None:
     kind = type_of(service)
     if kind == "container" and not service.image:
         report("a container needs an image", (*at, "container_image"), remedy="add image: name:tag")
     elif kind == "process" and service.image:
         remedy = "remove image, or write service_type: container"
         report("a process has no image", (*at, "container_image"), remedy=remedy)
-    elif kind in ("process", "custom") and not service.command and not service.image:
+    elif kind in ("process", "custom") and not (service.command or service.image or (registered and kind == "custom")):
         remedy = "add command: with one executable, or image:"
         report("neither command nor image: nothing to run", (*at, "command"), remedy=remedy)
-    guess = nearest(kind, _TYPES) if kind not in (*_TYPES, "custom") else None
+    guess = nearest(kind, _TYPES) if kind not in (*_TYPES, "custom") and not registered else None
     if guess:
         report(f"'{kind}' is no type of service", (*at, "service_type"), remedy=f"did you mean '{guess}'?")
 
@@ -157,6 +164,15 @@ def signal_name(text: str) -> str:
     return name if name in signal.Signals.__members__ else ""
 
 
+def _strategies(config: DeploymentConfig, source: Source, report: Report) -> None:
+    """Misspelled names of ours."""
+    if not _may_be_registered(config.deployment.strategy, config, source):
+        _strategy(config.deployment.strategy, ("deployment", "strategy"), "E002", report)
+    for name, service in _services(config):
+        if service.strategy and not _may_be_registered(service.strategy, config, source):
+            _strategy(service.strategy, ("services", name, "strategy"), "S003", report)
+
+
 def _strategy(name: str, path: Path, code: str, report: Report) -> None:
     if name in StrategyName.__members__.values():
         return
@@ -165,9 +181,8 @@ def _strategy(name: str, path: Path, code: str, report: Report) -> None:
         report(f"'{name}' is no strategy", path, code=code, remedy=f"did you mean '{guess}'?")
 
 
-def _service_strategy(service: ServiceConfig, at: Path, report: Report) -> None:
+def _zero_downtime(service: ServiceConfig, at: Path, report: Report) -> None:
     name = service.strategy or ""
-    _strategy(name, (*at, "strategy"), "S003", report)
     reason = exclusive_reason(service) if name in ZERO_DOWNTIME else ""
     if reason:
         report(

@@ -108,7 +108,7 @@ class _Hasher:
         return replace(release, digest=self._releases[release])
 
     def _files(self, service: str, content: Content) -> Iterator[tuple[str, str]]:
-        named = [*_named(content, self.root)]
+        named = [*_named(content, self.root), *_handler(content)]
         for glob in content.files:
             matches = [*_matches(glob, self.root)]
             if not matches:
@@ -144,6 +144,13 @@ def _named(content: Content, root: str) -> Iterator[str]:
         path = os.path.normpath(os.path.join(folder or root, word))
         if _is_below(path, root) and not any(_is_below(path, other) for other in skipped) and os.path.isfile(path):
             yield path
+
+
+def _handler(content: Content) -> Iterator[str]:
+    """The file that a custom type of its own is defined in, wherever it lies; packages are installed, not deployed."""
+    path = content.handler.rpartition(":")[0]
+    if os.path.isabs(path) and os.path.isfile(path):
+        yield path
 
 
 def _words(content: Content) -> Iterator[str]:

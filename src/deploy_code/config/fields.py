@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from deploy_code.model import Condition, StrategyName
@@ -23,10 +23,36 @@ def mistake(what: str, remedy: str = "", *, key: str = "") -> PydanticCustomErro
 
 
 class Section(BaseModel):
-    """Base of all models: immutable, unknown keys refused, empty means default, ``x-`` keys are the user's own."""
+    """Base of all models: immutable, unknown keys refused, empty means default, ``x-`` keys are the user's own.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, serialize_by_alias=True)
+    Built in code, one raises ConfigError with all problems, in the words that a file would get. Only the constructor
+    does: what pydantic itself calls (``model_validate``, models inside models) raises what pydantic expects.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", defer_build=True, serialize_by_alias=True, hide_input_in_errors=True
+    )
     spellings: ClassVar[Mapping[str, str]] = {}  # second spelling → field
+
+    def __init__(self, /, **data: Any) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as exc:
+            from deploy_code.config.built import refused
+
+            raise refused(exc, type(self), data) from exc
+
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]  # or it would run for models inside models too
+
+    if not TYPE_CHECKING:  # for type checkers the fields stay read-only
+
+        def __setattr__(self, name, value):
+            try:
+                super().__setattr__(name, value)
+            except ValidationError as exc:
+                from deploy_code.config.built import frozen
+
+                raise frozen(name, type(self)) from exc
 
     @model_validator(mode="before")
     @classmethod
@@ -148,6 +174,18 @@ def _name_list(value: Any) -> Any:
     return value
 
 
+def _plain_data(value: Any) -> Any:
+    """What a file could hold: it is recorded with each deployment, and handed to other processes."""
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_plain_data(item) for item in value]
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _plain_data(item) for key, item in value.items()}
+    found = "a mapping whose keys are not text" if isinstance(value, Mapping) else f"a {type(value).__name__}"
+    raise mistake(f"must be plain data, got {found}", "use text, numbers, true and false, lists and mappings of these")
+
+
 def flow(words: Any) -> str:
     """A list as YAML would have it on one line: ``["-m", "myapp"]``."""
     import json
@@ -167,4 +205,5 @@ Filled = Annotated[str, Field(min_length=1)]
 Words = Annotated[tuple[Text, ...], BeforeValidator(_name_list)]
 Paths = Annotated[tuple[Filled, ...], BeforeValidator(_one_or_more)]
 StrategyText = Annotated[Filled, BeforeValidator(canonical_strategy)]
+Data = Annotated[dict[str, Any], BeforeValidator(_plain_data)]
 When = Annotated[Condition, BeforeValidator(_condition)]

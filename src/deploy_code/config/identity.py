@@ -18,9 +18,10 @@ from deploy_code.config.files import folder_of, read_files, without_mark
 from deploy_code.config.interpolate import InterpolationError, Scope, interpolate
 from deploy_code.errors import ConfigError, StateError
 from deploy_code.model import Directories, Identity
+from deploy_code.state.places import DATA_DIR, is_usable, state_home
 
 DEFAULTS: Mapping[str, str] = {
-    "data_dir": "/var/lib/deploy-code",
+    "data_dir": DATA_DIR,
     "log_dir": "/var/log/deploy-code",
     "temp_dir": "/tmp/deploy-code",
     "backup_dir": "/var/backups/deploy-code",
@@ -53,6 +54,21 @@ def find_identity(
     real = tuple(os.path.realpath(file) for file in files) if facts.folder else ()
     return Identity(
         name=name, directories=directories, files=real, environment=facts.environment, warnings=tuple(warnings)
+    )
+
+
+def identity_of(
+    folder: str, written: Mapping[str, str], *, files: Sequence[str] = (), environ: Mapping[str, str] | None = None
+) -> Identity:
+    """The same for what was read already: ``written`` has ``name``, ``environment`` and the given storage keys.
+
+    Raises StateError (S005) when the project's state is there but may not be opened.
+    """
+    facts = _Facts(folder, written)
+    name = project_name(facts.name, folder)
+    directories, warnings = _directories(name, facts, os.environ if environ is None else environ)
+    return Identity(
+        name=name, directories=directories, files=tuple(files), environment=facts.environment, warnings=tuple(warnings)
     )
 
 
@@ -205,13 +221,13 @@ def _parsed(text: str) -> dict[str, str]:
 
 def _directories(name: str, facts: _Facts, environ: Mapping[str, str]) -> tuple[Directories, list[str]]:
     """The folders of CONTRACTS §1: as configured, or the user's own where those are not writable."""
-    own = os.path.join(_state_home(environ), "deploy-code", name)
+    own = os.path.join(state_home(environ), "deploy-code", name)
     wanted = {key: _absolute(facts, key, environ) for key in DEFAULTS}
     warnings: list[str] = []
 
     def choose(key: str, fallback: str) -> str:
         path = os.path.join(wanted[key], name)
-        if _is_usable(path):
+        if is_usable(path):
             return path
         if key in facts.storage:
             warnings.append(f"warning: {key} {wanted[key]} is not writable for this user, using {fallback}")
@@ -220,7 +236,7 @@ def _directories(name: str, facts: _Facts, environ: Mapping[str, str]) -> tuple[
     state = os.path.join(wanted["data_dir"], name)
     if not os.path.lexists(state):
         state = choose("data_dir", own)
-    elif not _is_usable(state):
+    elif not is_usable(state):
         raise _not_ours(state, name)
     directories = Directories(
         state=state,
@@ -253,23 +269,4 @@ def _absolute(facts: _Facts, key: str, environ: Mapping[str, str]) -> str:
     return os.path.normpath(os.path.join(facts.folder or "/", path))
 
 
-def _state_home(environ: Mapping[str, str]) -> str:
-    given = environ.get("XDG_STATE_HOME", "")
-    if os.path.isabs(given):
-        return given
-    home = environ.get("HOME", "")
-    if not os.path.isabs(home):
-        import pwd
-
-        home = pwd.getpwuid(os.geteuid()).pw_dir
-    return os.path.join(home, ".local", "state")
-
-
-def _is_usable(path: str) -> bool:
-    """Can this user write in ``path``, or make it? Looks at the nearest folder that is there; creates nothing."""
-    while not os.path.lexists(path):
-        path = os.path.dirname(path)
-    return os.path.isdir(path) and os.access(path, os.R_OK | os.W_OK | os.X_OK, effective_ids=True)
-
-
-__all__ = ["DEFAULTS", "find_identity", "folder_of", "project_name"]
+__all__ = ["DEFAULTS", "find_identity", "folder_of", "identity_of", "project_name"]

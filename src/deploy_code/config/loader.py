@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path as FilePath
 from typing import Any
@@ -30,26 +30,36 @@ from deploy_code.errors import ConfigError, Problem
 _ROUNDS = 5  # cutting one mistake out may uncover another behind it
 
 
-def load_config(files: Sequence[str | FilePath], *, environ: Mapping[str, str] | None = None) -> DeploymentConfig:
-    """Read, merge and check ``files``. Raises ConfigError: E001 for a missing file, else E002 with all ``problems``."""
-    return load_inputs(read_files(files), os.environ if environ is None else environ)
+def load_config(
+    files: Sequence[str | FilePath],
+    *,
+    environ: Mapping[str, str] | None = None,
+    registered: Collection[str] | None = (),
+) -> DeploymentConfig:
+    """Read, merge and check ``files``. Raises ConfigError: E001 for a missing file, else E002 with all ``problems``.
+
+    ``registered``: types and strategies that this process registered; None where it may still register some.
+    """
+    return load_inputs(read_files(files), os.environ if environ is None else environ, registered)
 
 
-def load_inputs(inputs: Inputs, environ: Mapping[str, str]) -> DeploymentConfig:
+def load_inputs(
+    inputs: Inputs, environ: Mapping[str, str], registered: Collection[str] | None = ()
+) -> DeploymentConfig:
     """``load_config`` for bytes that were read already."""
-    config, problems = _load(inputs, environ)
+    config, problems = _load(inputs, environ, registered)
     if problems or config is None:
         raise invalid(problems, [file for file, _ in inputs.texts])
     return config
 
 
 def check_files(
-    files: Sequence[str | FilePath], *, environ: Mapping[str, str] | None = None
+    files: Sequence[str | FilePath], *, environ: Mapping[str, str] | None = None, registered: Collection[str] = ()
 ) -> tuple[list[Problem], list[str]]:
-    """Errors and warnings of ``files``, for ``validate``. Raises only E001."""
+    """Errors and warnings of ``files``, for ``validate``. Raises only E001. ``registered``: as for ``load_config``."""
     from deploy_code.config.advice import advice
 
-    config, problems = _load(read_files(files), os.environ if environ is None else environ)
+    config, problems = _load(read_files(files), os.environ if environ is None else environ, registered)
     return problems, advice(config) if config else []
 
 
@@ -60,15 +70,18 @@ def invalid(problems: Sequence[Problem], files: Sequence[str]) -> ConfigError:
     return ConfigError(f"{count}{where}:", problems)
 
 
-def _load(inputs: Inputs, environ: Mapping[str, str]) -> tuple[DeploymentConfig | None, list[Problem]]:
+def _load(
+    inputs: Inputs, environ: Mapping[str, str], registered: Collection[str] | None = ()
+) -> tuple[DeploymentConfig | None, list[Problem]]:
     with _without_gc():
         source, problems = _read(inputs, environ)
         if source is None:
             return None, problems
+        source.registered = None if registered is None else frozenset(registered)
         data = source.plain.walk(source.tree)
         problems += source.plain.problems + _missing(source.plain.missing)
         source.pruned |= {canonical(path) for path in source.plain.blanks}
-        config, found = _validate(data, source)
+        config, found = validated(data, source)
         problems += found
         if config is not None:
             config._source = source
@@ -88,7 +101,10 @@ def _read(inputs: Inputs, environ: Mapping[str, str]) -> tuple[Source | None, li
             problems.append(
                 Problem("the file is empty", file=file, line=1, column=1, remedy="write at least 'services:'")
             )
-    source = Source(folder=inputs.folder, files=tuple(file for file, _ in inputs.texts), environ=environ)
+    files = tuple(file for file, _ in inputs.texts)
+    source = Source(
+        folder=inputs.folder, files=files, paths=tuple(os.path.realpath(file) for file in files), environ=environ
+    )
     if inputs.dotenv is not None:
         source.dotenv, found = parse_dotenv(inputs.dotenv, inputs.dotenv_path, environ, used=source.variables)
         problems += found
@@ -154,7 +170,7 @@ def _used(uses: Sequence[Missing]) -> str:
     return "; ".join([*texts, f"used at {', '.join(places)}"])
 
 
-def _validate(data: dict[str, Any], source: Source) -> tuple[DeploymentConfig | None, list[Problem]]:
+def validated(data: dict[str, Any], source: Source) -> tuple[DeploymentConfig | None, list[Problem]]:
     """Validate; on errors cut them out and validate the rest, so that cross-field rules still see it."""
     problems: list[Problem] = []
     _one_spelling(data)

@@ -113,7 +113,7 @@ class Plain:
         return result
 
     def _filled(self, node: Scalar, path: Path) -> str | None:
-        scope = Scope(lookup=self._lookup, placeholders=_in_service(path, _PLACEHOLDERS))
+        scope = Scope(lookup=self._lookup, placeholders=takes_placeholders(path))
         try:
             value = interpolate(node.text, scope)
         except InterpolationError as exc:
@@ -165,6 +165,11 @@ def _is_text(path: Path) -> bool:
     if len(path) == 3:
         return _in_service(path, _TEXT_IN_SERVICE)
     return len(path) == 4 and path[0] == "services" and path[2] == "health_check" and path[3] in ("endpoint", "command")
+
+
+def takes_placeholders(path: Path) -> bool:
+    """May ``${PORT}`` and its like stand at ``path``?"""
+    return _in_service(path, _PLACEHOLDERS)
 
 
 def _in_service(path: Path, keys: frozenset[str]) -> bool:

@@ -8,7 +8,7 @@ later, by ``content``.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from deploy_code.config.advice import advice
 from deploy_code.config.check import check, needs, signal_name, type_of
@@ -41,22 +41,26 @@ from deploy_code.model import (
     Settings,
     Volume,
 )
+from deploy_code.plugins import absolute, load_extensions
 from deploy_code.security.redact import is_secret_name, secret_values, url_passwords
 
 
-def resolve(config: DeploymentConfig, *, service_types: Collection[str] = ()) -> Project:
-    """``config`` as a Project; disabled services are left out. ``service_types``: names with a registered handler.
+def resolve(config: DeploymentConfig, *, code_types: Collection[str] = ()) -> Project:
+    """``config`` as a Project; disabled services are left out. ``code_types``: types that this process registered.
 
     Globs of ``files`` stand in ``Content.files`` with an empty hash, and a release has an empty digest, until
-    ``content.with_hashes`` has looked at the disk. Raises ConfigError when cross-field rules are broken.
+    ``content.with_hashes`` has looked at the disk. Raises ConfigError when cross-field rules are broken, and when a
+    service is of no type of ours and an extension, which may be the one that it needs, cannot be loaded.
     """
     source = source_of(config)
     problems = check(config)
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise ConfigError(f"{count}:", problems)
+    plugins = tuple(absolute(each, source.folder) for each in config.plugins)
+    types = handlers(plugins, types_asked(config), code_types, file=os.path.basename((*source.files, "")[0]))
     services = {
-        name: _service(name, service, config, source, service_types)
+        name: _service(name, service, config, source, types)
         for name, service in config.services.items()
         if service.enabled
     }
@@ -64,18 +68,48 @@ def resolve(config: DeploymentConfig, *, service_types: Collection[str] = ()) ->
         name=project_name(config.name, source.folder),
         environment=config.environment.value,
         root=source.folder,
-        settings=_settings(config),
+        settings=_settings(config, plugins),
         hooks=_hooks(config.hooks),
         env=dict(source.dotenv),
         services=services,
         disabled=tuple(name for name, service in config.services.items() if not service.enabled),
-        plugins=config.plugins,
-        warnings=tuple(advice(config)),
+        plugins=plugins,
+        warnings=tuple(advice(config, planned=True)),
         secrets=_project_secrets(services, source),
     )
 
 
-def _settings(config: DeploymentConfig) -> Settings:
+# --------------------------------------------------------------------------- types of services
+
+
+def types_asked(config: DeploymentConfig) -> frozenset[str]:
+    """The types that services name and that are none of ours."""
+    kinds = (type_of(service) for service in config.services.values() if service.enabled)
+    return frozenset(kinds) - {"process", "container"}
+
+
+def handlers(
+    plugins: Iterable[str], asked: Collection[str], code_types: Collection[str], *, file: str = ""
+) -> dict[str, str]:
+    """For each type of ``asked`` that is registered, where its class is defined ("" for one registered in code).
+
+    Extensions are loaded only when somebody asks. Raises ConfigError (E002).
+    """
+    if not asked:
+        return {}
+    found = {} if set(asked) <= set(code_types) else load_extensions(plugins, root="", file=file).types
+    for name in code_types:
+        if name in found:
+            raise ConfigError(
+                f'two things are called service type "{name}": {found[name].source} ({found[name].where}) '
+                "and what register_type() was given in code",
+                remedy="Register one of them under another name",
+            )
+    sources = {name: extension.source for name, extension in found.items()} | dict.fromkeys(code_types, "")
+    return {name: source for name, source in sources.items() if name in asked}
+
+
+def _settings(config: DeploymentConfig, plugins: tuple[str, ...]) -> Settings:
     deployment = config.deployment
     ports = config.infrastructure.network.port_range
     return Settings(
@@ -88,6 +122,7 @@ def _settings(config: DeploymentConfig) -> Settings:
         port_range=(ports.start, ports.end),
         dry_run=config.dry_run,
         monitoring_enabled=config.monitoring.enabled,
+        plugins=plugins,
         overcommit=config.infrastructure.overcommit.model_dump(),
         breaker=Breaker(**deployment.circuit_breaker.model_dump()),
     )
@@ -103,7 +138,7 @@ def _hooks(hooks: HooksConfig) -> Hooks:
 
 
 def _service(
-    name: str, service: ServiceConfig, config: DeploymentConfig, source: Source, types: Collection[str]
+    name: str, service: ServiceConfig, config: DeploymentConfig, source: Source, types: Mapping[str, str]
 ) -> ServiceSpec:
     content = _content(service, config, source, types)
     return ServiceSpec(
@@ -114,7 +149,7 @@ def _service(
 # --------------------------------------------------------------------------- content
 
 
-def _content(service: ServiceConfig, config: DeploymentConfig, source: Source, types: Collection[str]) -> Content:
+def _content(service: ServiceConfig, config: DeploymentConfig, source: Source, types: Mapping[str, str]) -> Content:
     kind = _kind(service, types)
     release = _release(service, config, source) if service.release else None
     working_dir = _working_dir(service, kind, release, source)
@@ -135,11 +170,12 @@ def _content(service: ServiceConfig, config: DeploymentConfig, source: Source, t
         one_shot=service.one_shot,
         files=dict.fromkeys(service.files, ""),
         release=release,
+        handler=types.get(kind, ""),
         options=dict(service.options),
     )
 
 
-def _kind(service: ServiceConfig, types: Collection[str]) -> str:
+def _kind(service: ServiceConfig, types: Mapping[str, str]) -> str:
     """``custom`` without a handler is what the document's example shows: an ordinary process."""
     kind = type_of(service)
     if kind == "custom" and kind not in types:

@@ -1,8 +1,8 @@
 """The file as frozen models: every key, its unit, its default, and the rules for one value at a time.
 
 Rules between values are in ``check``; what a whole service means is worked out in ``resolve``. The models serve
-files and code alike: ``config.services["web"] = ServiceConfig(command="python", args=["-m", "web"])``. Building one
-raises pydantic's ``ValidationError`` with all errors; files get them as ``ConfigError`` with line and column.
+files and code alike: ``config.services["web"] = ServiceConfig(command="python", args=["-m", "web"])``. Either way all
+errors come at once as one ``ConfigError``; those of a file have a line and a column.
 
 Classes are built when first used (``defer_build``): a command that reads one file builds one validator.
 """
@@ -20,6 +20,7 @@ from deploy_code.config.fields import (
     AuthMethod,
     ContainerRuntime,
     Count,
+    Data,
     Environment,
     Filled,
     Flag,
@@ -139,7 +140,7 @@ class SecurityConfig(Section):
 class CircuitBreakerConfig(Section):
     """When calls to plugins, runtimes and other things of somebody else's are no longer tried for a while."""
 
-    failures: Positive = Field(default=5, description="so many within window_seconds open the circuit")
+    failures: Positive = Field(default=5, description="so many in a row, all within window_seconds, open the circuit")
     window_seconds: Seconds = Field(default=60.0, description="see failures, seconds")
     cooldown_seconds: Seconds = Field(default=30.0, description="wait before one more try, seconds")
 
@@ -161,7 +162,7 @@ class DeploymentSettings(Section):
         description="bound of the whole deployment, seconds; default timeout_seconds x services in the run",
     )
     rollback_on_failure: Flag = Field(default=True, description="put everything back when something fails")
-    strategy_options: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of a custom strategy")
+    strategy_options: Data = Field(default_factory=dict, description="keyword arguments of a custom strategy")
     circuit_breaker: CircuitBreakerConfig = Field(default_factory=CircuitBreakerConfig)
 
 
@@ -373,7 +374,7 @@ class ServiceConfig(Section):
     exclusive: Flag = Field(default=False, description="two revisions may not run at once")
     files: Paths = Field(default=(), description="globs of files whose change is a change of the service")
     release: Filled | None = Field(default=None, description="folder of code, copied away and run from the copy")
-    options: dict[str, Any] = Field(default_factory=dict, description="plain data for a custom service_type")
+    options: Data = Field(default_factory=dict, description="plain data for a custom service_type")
 
     @property
     def env(self) -> dict[str, str]:
@@ -412,15 +413,27 @@ class DeploymentConfig(Section):
 
     @classmethod
     async def load(cls, path: str | Path) -> DeploymentConfig:
-        """Read one file, off the loop. Raises ConfigError (E001, E002) with all problems."""
+        """Read one file, off the loop. Raises ConfigError (E001, E002) with all problems.
+
+        Names of types and strategies are judged when the config is handed over: code may register some before.
+        """
         import asyncio
 
         from deploy_code.config.loader import load_config
 
-        return await asyncio.to_thread(load_config, [path])
+        return await asyncio.to_thread(load_config, [path], registered=None)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal values, wherever they came from."""
+        return isinstance(other, DeploymentConfig) and self.__dict__ == other.__dict__
+
+    __hash__ = None  # type: ignore[assignment]  # its services may be changed
 
     def to_yaml(self) -> str:
-        """What was given, as YAML; ``${VAR}`` where a value came from one, so that no secret is written down."""
-        from deploy_code.config.source import write_yaml
+        """What was given, as YAML, which reads as an equal config.
+
+        A value that came from a variable is written as ``${VAR}``, so that no secret is written down.
+        """
+        from deploy_code.config.write import write_yaml
 
         return write_yaml(self)

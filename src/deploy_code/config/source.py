@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from deploy_code.config.dotenv import parse_dotenv
@@ -27,11 +27,13 @@ class Source:
     """What was read. ``folder`` is that of the first file; relative paths start there."""
 
     folder: str
-    files: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()  # as the caller named them
+    paths: tuple[str, ...] = ()  # the same, absolute and without links
     environ: Mapping[str, str] = field(default_factory=dict)
     dotenv: Mapping[str, str] = field(default_factory=dict)
     tree: Entries = field(default_factory=lambda: Entries(_NOWHERE))
     plain: Plain = field(default_factory=lambda: Plain(lambda name: None))
+    registered: frozenset[str] | None = frozenset()  # types and strategies of this process; None: not known yet
     pruned: set[Path] = field(default_factory=set)  # paths that already have a problem of their own
     variables: set[str] = field(default_factory=set)  # all that were asked of ``environ``, by file, .env and env_files
     env_files: dict[str, tuple[dict[str, str], list[Problem]]] = field(default_factory=dict)
@@ -40,6 +42,15 @@ class Source:
     def none(cls) -> Source:
         """The source of a config built in code: relative paths start at the current folder."""
         return cls(folder=os.getcwd(), environ=os.environ)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickles and copies: of the environment only what was asked for."""
+        state = {each.name: getattr(self, each.name) for each in fields(self)}
+        return state | {"environ": {name: self.environ[name] for name in self.variables if name in self.environ}}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
 
     def lookup(self, name: str) -> str | None:
         """A variable: the process environment first, then ``.env``."""
@@ -87,37 +98,3 @@ class Source:
 def source_of(config: DeploymentConfig) -> Source:
     """The source that a config carries, or an empty one."""
     return config._source or Source.none()
-
-
-def write_yaml(config: DeploymentConfig) -> str:
-    """What was given in ``config`` as YAML; a value that came from a variable as the variable."""
-    import yaml
-
-    data = config.model_dump(mode="json", exclude_unset=True)
-    if config.services:
-        data["services"] = {
-            name: service.model_dump(mode="json", exclude_unset=True) for name, service in config.services.items()
-        }
-    for path, (written, value) in source_of(config).plain.raw.items():
-        _put_back(data, path, written, value)
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
-
-
-def _put_back(data: Any, path: Path, written: str, value: Any) -> None:
-    for step in path[:-1]:
-        data = _step(data, step)
-    if _step(data, path[-1]) == value:
-        data[_spelled(data, path[-1])] = written
-
-
-def _step(data: Any, step: str | int) -> Any:
-    if isinstance(data, dict):
-        return data.get(_spelled(data, step))
-    if isinstance(data, list) and isinstance(step, int) and step < len(data):
-        return data[step]
-    return None
-
-
-def _spelled(data: Any, step: str | int) -> Any:
-    short = {"environment": "env", "container_image": "image"}.get(str(step))
-    return short if isinstance(data, dict) and short in data else step

@@ -102,22 +102,22 @@ def _inside(annotation: Any, step: str | int) -> Any:
     if _is_model(annotation):
         name = getattr(annotation, "spellings", {}).get(step, step)
         field = annotation.model_fields.get(name)
-        return _model_in(field.annotation) if field else None
-    return annotation if isinstance(step, int) else _model_in(annotation)
+        return model_in(field.annotation) if field else None
+    return annotation if isinstance(step, int) else model_in(annotation)
 
 
-def _model_in(annotation: Any) -> Any:
+def model_in(annotation: Any) -> Any:
     """The model inside ``X | None`` or ``tuple[X, ...]``; inside ``dict[str, X]`` it stays one step away."""
     if _is_model(annotation):
         return annotation
     if getattr(annotation, "__origin__", None) is dict:
-        return _Values(_model_in(get_args(annotation)[1]))
-    if isinstance(annotation, _Values):
+        return Values(model_in(get_args(annotation)[1]))
+    if isinstance(annotation, Values):
         return annotation.model
-    return next((model for arg in get_args(annotation) if (model := _model_in(arg)) is not None), None)
+    return next((model for arg in get_args(annotation) if (model := model_in(arg)) is not None), None)
 
 
-class _Values:
+class Values:
     """The values of a mapping with free keys."""
 
     def __init__(self, model: Any) -> None:

@@ -3,8 +3,8 @@
 Each instance leads a session of its own and writes its log itself, so the agent's death harms none of them,
 and the next agent takes them under watch again (pid, start time and boot id tell the very one).
 
-Whether a process belongs to an instance is asked in one place, ``_members``; a runtime that keeps instances
-in control groups would answer there.
+Whether a process belongs to an instance is asked in one place, ``_members``: its process tree and, where it has
+limits, its control group, which no process leaves by forking.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 
 from deploy_code.drivers.base import Running, StartOrder
+from deploy_code.drivers.group import Group
+from deploy_code.drivers.groups import Groups
 from deploy_code.drivers.oneshot import read_status
 from deploy_code.drivers.pidfd import Watch
 from deploy_code.drivers.proctree import Claim, Ident, Proc, Table, boot_id, look_up
@@ -35,11 +38,15 @@ _SWEEP_SECONDS = 10.0  # a process that has not gone so long after SIGKILL hangs
 
 
 class ProcessDriver:
-    """``drivers.base.Driver`` for processes of this machine. To be used from one event loop at a time."""
+    """``drivers.base.Driver`` for processes of this machine. To be used from one event loop at a time.
+
+    ``groups``: keeps the limits of CPU and memory.
+    """
 
     name = "process"
 
-    def __init__(self) -> None:
+    def __init__(self, groups: Groups | None = None) -> None:
+        self.groups = groups or Groups()
         self._watches: dict[Ident, Watch] = {}
         self._exits: OrderedDict[Ident, tuple[Exit, float]] = OrderedDict()  # and when it was noticed
         self._known: dict[Ident, frozenset[Ident]] = {}  # members by leader, as last seen
@@ -53,21 +60,43 @@ class ProcessDriver:
     async def start(self, order: StartOrder) -> Running:
         """Start one instance. Raises DriverError: E003 no such command, E004 no room for its log, S005 no
         log folder, E005 anything else that keeps it from starting."""
-        pid = spawn(order)
+        group = await self._make_group(order)
+        try:
+            ident = self._watch_child(spawn(order, group))
+        except DriverError:
+            if group is not None:
+                self.groups.discard(group)
+            raise
+        if group is not None:
+            self.groups.keep(ident, order.uuid, group)
         return Running(
             uuid=order.uuid,
-            pid=pid,
-            start_time=self._watch_child(pid).start_time,
+            pid=ident.pid,
+            start_time=ident.start_time,
             boot_id=boot_id(),
             status_path=order.status_path if order.one_shot else "",
+            handler=group.memory if group is not None else {},
         )
+
+    async def _make_group(self, order: StartOrder) -> Group | None:
+        """An empty group: what an earlier start of this instance left in it, unseen by anybody, goes first."""
+        group = self.groups.make(order)
+        deadline = time.monotonic() + _SWEEP_SECONDS
+        while group is not None and (left := group.processes()):
+            if time.monotonic() > deadline:
+                raise _cannot_kill(left.values())
+            await self._signal_all(left.values(), signals.SIGKILL, deadline - time.monotonic())
+        return group
 
     async def find(self, running: Running) -> bool:
         """Is this very one still alive? Takes it under watch if it was not."""
         proc = look_up(running.pid) if running.boot_id == boot_id() else None
         if proc is None or proc.start_time != running.start_time:
             return False
-        return self._watch(proc.ident) is not None and proc.alive
+        if self._watch(proc.ident) is None or not proc.alive:
+            return False
+        self.groups.know(running, alive=True)
+        return True
 
     async def find_spawned(self, uuids: Sequence[str]) -> dict[str, Running]:
         """Those of ``uuids`` that run although nobody could record it; one look at /proc for all.
@@ -79,7 +108,13 @@ class ProcessDriver:
             await asyncio.sleep(_EXEC_SECONDS)
             found |= (await self._scans.fresh(since=0)).leaders(uuids)
         return {
-            uuid: Running(uuid=uuid, pid=proc.pid, start_time=proc.start_time, boot_id=boot_id())
+            uuid: Running(
+                uuid=uuid,
+                pid=proc.pid,
+                start_time=proc.start_time,
+                boot_id=boot_id(),
+                handler=group.memory if (group := Group.around(proc.pid, uuid)) else {},
+            )
             for uuid, proc in found.items()
         }
 
@@ -111,7 +146,8 @@ class ProcessDriver:
     def _ended(self, watch: Watch) -> None:
         del self._watches[watch.ident]
         if watch.exit is not None:
-            self._exits[watch.ident] = (watch.exit, time.monotonic())
+            exit_ = _out_of_memory(watch.exit) if self.groups.ended(watch.ident) else watch.exit
+            self._exits[watch.ident] = (exit_, time.monotonic())
         if len(self._exits) > _EXITS_KEPT:
             self._known.pop(self._exits.popitem(last=False)[0], None)
 
@@ -124,7 +160,16 @@ class ProcessDriver:
             if watch is not None:
                 await watch.ended()
         noticed, _ = self._exits.get(_ident(running), (None, 0.0))
-        return _recorded_exit(running) or noticed or Exit(at=time.time())
+        exit_ = _recorded_exit(running) or noticed or Exit(at=time.time())
+        return _out_of_memory(exit_) if self._ran_out_of_memory(running, noticed) else exit_
+
+    def _ran_out_of_memory(self, running: Running, noticed: Exit | None) -> bool:
+        if noticed is not None:
+            return noticed.out_of_memory
+        if running.boot_id != boot_id():
+            return False
+        self.groups.know(running)
+        return self.groups.ended(_ident(running))
 
     # ----------------------------------------------------------------------- stop and sweep
 
@@ -199,6 +244,7 @@ class ProcessDriver:
         if time.monotonic() >= self._next_census:
             self._next_census = time.monotonic() + _CENSUS_SECONDS
             self._take_census()
+            self.groups.tidy()
         return self._orphans.reap()
 
     def _take_census(self) -> None:
@@ -212,9 +258,11 @@ class ProcessDriver:
         for watch in self._watches.values():
             watch.close()
         self._watches.clear()
+        self.groups.close()
 
     def _claim(self, running: Running) -> Claim:
         ident = _ident(running)
+        self.groups.know(running)
         _, noticed = self._exits.get(ident, (None, -_TRUST_SECONDS))
         recent = time.monotonic() - noticed < _TRUST_SECONDS
         known = self._known.get(ident, frozenset())
@@ -223,7 +271,11 @@ class ProcessDriver:
     async def _members(self, claim: Claim) -> dict[int, Proc]:
         """Everything that belongs to the instance, as of now."""
         table = await self._scans.fresh(since=claim.leader.start_time)
-        return table.members(claim)
+        group = self.groups.of(claim.leader)
+        if group is None:
+            return table.members(claim)
+        inside = group.processes()  # looked at later than the table: what was born in between is here
+        return table.members(_knowing(claim, inside.values())) | inside
 
     async def _signal_all(self, procs: Iterable[Proc], number: int, timeout: float) -> None:
         """Signal each of these and wait until all have ended, at most ``timeout`` seconds."""
@@ -237,14 +289,18 @@ class ProcessDriver:
         """Kill and look again until nothing is left: a tree that forks meanwhile needs several rounds."""
         killed: set[Ident] = set()
         deadline = time.monotonic() + _SWEEP_SECONDS
+        group = self.groups.of(claim.leader)
         while left:
             if time.monotonic() > deadline:
                 raise _cannot_kill(left.values())
             killed.update(proc.ident for proc in left.values())
             claim = _knowing(claim, left.values())
+            if group is not None:
+                group.kill()
             await self._signal_all(left.values(), signals.SIGKILL, deadline - time.monotonic())
             left = await self._members(claim)
         self._known.pop(claim.leader, None)
+        await self.groups.remove(claim.leader)
         return len(killed)
 
     def _borrow(self, ident: Ident, stack: ExitStack) -> Watch | None:
@@ -301,6 +357,14 @@ def _recorded_exit(running: Running) -> Exit | None:
         return None
     status = read_status(running.status_path, running.uuid)
     return Exit(at=status[0], code=status[1], signal=status[2]) if status else None
+
+
+def _out_of_memory(exit_: Exit) -> Exit:
+    """The same end with its cause, unless it is a good one. Unknown ends are known by that: the kernel kills."""
+    if exit_.ok:
+        return exit_
+    unknown = exit_.code is None and exit_.signal is None
+    return replace(exit_, out_of_memory=True, signal=signals.SIGKILL.value if unknown else exit_.signal)
 
 
 def _signal_number(name: str) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from deploy_code.errors import DeployCodeError, DeploymentError, title
+from deploy_code.errors import ConfigError, DeployCodeError, DeploymentError, title
 from deploy_code.events import DeploymentFinished, DeploymentStarted, PhaseCompleted, RollbackStarted
 from deploy_code.model import Hooks, Phase, Settings
 from deploy_code.orchestrator import operations, undo
@@ -22,11 +22,14 @@ from deploy_code.orchestrator.executor import Executor, Outcome
 from deploy_code.orchestrator.failure import evidence, out_of_time, scrub, skip_error
 from deploy_code.orchestrator.hooks import run_hook
 from deploy_code.orchestrator.report import DeploymentReport
-from deploy_code.plan.observed import Observed
-from deploy_code.plan.plan import Goal, Plan, Run, Step, WaitReady, Want
+from deploy_code.orchestrator.rollout_hooks import RolloutHooks
+from deploy_code.plan.observed import Observed, Target
+from deploy_code.plan.plan import Custom, Goal, Plan, Step, WaitReady
+from deploy_code.plugins import Extension
 from deploy_code.services.status import DeploymentStatus
 
 if TYPE_CHECKING:
+    from deploy_code.config.schema import DeploymentConfig
     from deploy_code.orchestrator.parts import Parts
 
 FINISH_SECONDS = 10.0  # how long the agent has to hear that a deployment is over
@@ -34,19 +37,30 @@ UNDO_PARALLEL = 50  # a rollback is not throttled by max_parallel: it wants to b
 SLACK_SECONDS = 1.0  # so that the deadline of a single gate, which says more, comes before that of the whole
 
 
+def no_config() -> DeploymentConfig:
+    """For operations that need no file. Raises ConfigError."""
+    raise ConfigError("this operation has no configuration file", remedy="Deploy with one")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What one deployment is to do, all decided."""
+    """What one deployment is to do, all decided but for what a custom ``strategy`` decides on the way.
+
+    ``target``: what the plan was made from, and each piece of a strategy is made from again.
+    """
 
     plan: Plan
     observed: Observed
     settings: Settings
+    target: Target | None = None
+    strategy: Extension | None = None
     hooks: Hooks = Hooks()
     root: str = ""
     env: dict[str, str] | None = None
     skip_phases: frozenset[str] = frozenset()
     stop_timeout: float | None = None
     forced: bool = False
+    config: Callable[[], DeploymentConfig] = no_config
     number: int = 0  # of an interrupted deployment that is finished under its own number
 
 
@@ -63,6 +77,8 @@ class DeploymentRun:
         self._outcome = Outcome()
         self._undone = False
         self._forced: set[str] = set()  # services whose gate was passed by force
+        self._hooked = RolloutHooks(parts.plugins, order.plan)
+        self._steps = len(order.plan.steps)  # so many positions of the trace are taken
         self.number = order.number
         self.report = DeploymentReport(
             total_services=len(self._scope()),
@@ -125,8 +141,9 @@ class DeploymentRun:
                 await self._phases()
         except TimeoutError as exc:
             self._outcome.failures.update(out_of_time(self._parts.platform, self._plan, self._outcome))
+            by = f": {self._order.strategy} had not ended" if self._order.strategy is not None else ""
             raise DeploymentError(
-                f"the deployment was not over after {bound:g} s (deployment.total_timeout_seconds)",
+                f"the deployment was not over after {bound:g} s (deployment.total_timeout_seconds){by}",
                 code="E008",
             ) from exc
 
@@ -172,8 +189,8 @@ class DeploymentRun:
             lambda step: self._perform(context, step),
             max_parallel=self._order.settings.max_parallel,
             keep_going=self._going_back or self._plan.kind == "stop",
+            outcome=self._outcome,
         )
-        self._outcome = executor.outcome
         await executor.walk()
         if self._outcome.failures:
             raise self._walk_failed()
@@ -191,6 +208,7 @@ class DeploymentRun:
         max_parallel: int,
         keep_going: bool,
         offset: int = 0,
+        outcome: Outcome | None = None,
     ) -> Executor:
         async def told(step: Step) -> None:
             try:
@@ -208,15 +226,61 @@ class DeploymentRun:
             trace=self._parts.audit,
             offset=offset,
             keep_going=keep_going,
+            outcome=outcome,
         )
 
     async def _perform(self, context: operations.Context, step: Step) -> None:
-        plugins = self._parts.plugins
-        if plugins and isinstance(step, (Run, Want)) and (isinstance(step, Run) or step.replicas):
-            await plugins.call("before_service_rollout", step.service, step.revision)
+        if isinstance(step, Custom):
+            await self._follow(step)
+            return
+        await self._hooked.before(step)
         await operations.perform(context, step)
-        if plugins and isinstance(step, (Run, WaitReady)):
-            await plugins.call("after_service_rollout", step.service, step.revision)
+        await self._hooked.after(step)
+
+    async def _follow(self, step: Custom) -> None:
+        """Let the custom strategy decide; what it left undone is a failure, whatever it says."""
+        from deploy_code.orchestrator import strategy
+        from deploy_code.orchestrator.pieces import PiecesOfRun
+
+        order = self._order
+        if order.strategy is None or order.target is None:
+            raise DeploymentError(f'the strategy "{step.strategy}" is not there')
+        pieces = PiecesOfRun(
+            parts=self._parts,
+            plan=self._plan,
+            target=order.target,
+            services=step.services,
+            outcome=self._outcome,
+            walk=self._walk_piece,
+            context=lambda goals: self._context(goals, self._plan.before),
+            config=order.config,
+        )
+        report = await strategy.follow(order.strategy, order.settings.strategy_options, step.services, pieces)
+        for warning in report.warnings:
+            self._parts.warn(str(warning), deployment=self.number)
+        if self._outcome.failures:  # caught by the strategy, and a failure all the same
+            raise next(iter(self._outcome.failures.values()))
+        if not report.success:
+            raise strategy.failed(order.strategy, "; ".join(map(str, report.errors)) or "it reports no success")
+        if left := pieces.left_out():
+            raise strategy.failed(order.strategy, f"it ended without deploying {', '.join(left)}")
+
+    async def _walk_piece(self, plan: Plan, observed: Observed) -> None:
+        again = self._steps > len(self._plan.steps) or bool(self._order.number)
+        context = replace(
+            self._context(plan.after, plan.before, again=again),
+            present={name: found.revisions for name, found in observed.services.items()},
+        )
+        executor = self._executor(
+            plan,
+            lambda step: self._perform(context, step),
+            max_parallel=self._order.settings.max_parallel,
+            keep_going=False,
+            offset=self._steps,
+            outcome=self._outcome,
+        )
+        self._steps += len(plan.steps)
+        await executor.walk()
 
     def _context(self, new: Mapping[str, Goal], old: Mapping[str, Goal], *, again: bool = False) -> operations.Context:
         return operations.Context(
@@ -330,7 +394,7 @@ class DeploymentRun:
             lambda step: operations.perform(context, step),
             max_parallel=max(UNDO_PARALLEL, order.settings.max_parallel),
             keep_going=True,
-            offset=len(self._plan.steps),
+            offset=self._steps,
         )
         outcome = await executor.walk()
         if outcome.failures:

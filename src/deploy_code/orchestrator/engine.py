@@ -5,14 +5,15 @@ Every call opens what it needs and closes it again, so that one object lives thr
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deploy_code.errors import ConfigError, DeployCodeError, ServiceError
 from deploy_code.events import Bus
-from deploy_code.model import Project, Settings
+from deploy_code.model import Identity, Project, Settings
 from deploy_code.orchestrator import targets
 from deploy_code.orchestrator.brake import interrupted
 from deploy_code.orchestrator.deployment import DeploymentRun, Order
@@ -23,10 +24,11 @@ from deploy_code.orchestrator.preflight import preflight
 from deploy_code.orchestrator.record import entries, settings_of
 from deploy_code.orchestrator.recover import leave, recovery, unfinished
 from deploy_code.orchestrator.report import DeploymentReport
+from deploy_code.orchestrator.strategy import Registered, registered, remembered
 from deploy_code.plan.observed import Observed, Target
 from deploy_code.plan.plan import Goal, Plan, redacted
 from deploy_code.plan.reconcile import reconcile
-from deploy_code.plugins import Plugin
+from deploy_code.plugins import Plugin, load_extensions
 
 if TYPE_CHECKING:
     from deploy_code.orchestrator.parts import Host, Parts
@@ -42,12 +44,19 @@ MakeTarget = Callable[[Observed], Target]
 
 
 class Engine:
-    """Brings a project from what runs to what its file says, and back. ``bus`` carries every event of its runs."""
+    """Brings a project from what runs to what its file says, and back. ``bus`` carries every event of its runs.
 
-    def __init__(self, host: Host, *, plugins: Iterable[Plugin] = ()) -> None:
+    ``plugins`` and ``strategies`` (by name; rollout functions too) are those that were registered in code.
+    """
+
+    def __init__(
+        self, host: Host, *, plugins: Iterable[Plugin] = (), strategies: Mapping[str, Any] | None = None
+    ) -> None:
         self.bus = Bus()
         self._host = host
         self._plugins = list(plugins)
+        self._strategies = dict(strategies or {})
+        self._known = Registered()
         self._run: DeploymentRun | None = None
         self._asked_to_end = False
 
@@ -69,19 +78,24 @@ class Engine:
         self._host.prestart(self.bus)
         try:
             project = self._host.load()
-            make = targets.deploy(project, services, rerun)
+            known = self._registered(project)
+            make = targets.deploy(project, services, rerun, strategy=known.chosen)
+            dry = self._host.options.dry_run or project.settings.dry_run
+            _ = dry or known.extensions.constructed  # one that cannot be is a mistake in the file
         except BaseException:
             await self._host.forget_prestarted()
             raise
-        if self._host.options.dry_run or project.settings.dry_run:
-            return _planned(self._plan(project, make, skipped), project.warnings)
-        async with self._session(project) as parts:
-            return await self._deploy(parts, project, make, skipped)
+        if dry:
+            return _planned(self._plan(project, known, make, skipped), project.warnings)
+        async with self._session(project, known) as parts:
+            return await self._deploy(parts, project, known, make, skipped)
 
     async def plan(self, services: Sequence[str] | None = None, *, rerun: Sequence[str] = ()) -> Plan:
         """What ``deploy`` would do, preflight included. Opens the state read-only, starts no agent, creates nothing."""
         project = self._host.load()
-        return self._plan(project, targets.deploy(project, services, rerun), frozenset())
+        known = self._registered(project)
+        make = targets.deploy(project, services, rerun, strategy=known.chosen)
+        return self._plan(project, known, make, frozenset())
 
     async def stop(
         self, timeout: float | None = None, services: Sequence[str] | None = None
@@ -116,7 +130,7 @@ class Engine:
         """Finish or undo the interrupted deployment ``number`` (None: whichever there is); None when there is none."""
         if not self._host.has_state():
             return None
-        async with self._session(None, recover=False) as parts:
+        async with self._session(None, None, recover=False) as parts:
             row = parts.store.running_deployment()
             if row is None or number not in (None, row.number):
                 return None
@@ -131,17 +145,21 @@ class Engine:
     # ---------------------------------------------------------------------------------------------------------- pieces
 
     @asynccontextmanager
-    async def _session(self, project: Project | None, *, recover: bool = True) -> AsyncIterator[Parts]:
+    async def _session(
+        self, project: Project | None, known: Registered | None, *, recover: bool = True
+    ) -> AsyncIterator[Parts]:
         """Everything open and locked, and whatever was interrupted before brought to its end."""
         self._asked_to_end = False
         async with self._host.session(self.bus, project, self._plugins) as parts:
+            self._known = known or self._remembered(parts)
+            parts.plugins.seat(self._known.extensions.constructed, self._known.limits)
             row = parts.store.running_deployment() if recover else None
             if row is not None:
                 await self._finish_interrupted(parts, row)
             yield parts
 
     async def _finish_interrupted(self, parts: Parts, row: DeploymentRow, *, resume: bool = False) -> DeploymentReport:
-        run = await recovery(parts, row, resume=resume)
+        run = await recovery(parts, row, resume=resume, known=self._known, config=self._host.config)
         return await leave(parts, row) if run is None else await self._carry_out(run)
 
     async def _carry_out(self, run: DeploymentRun) -> DeploymentReport:
@@ -157,12 +175,32 @@ class Engine:
     def _name(self) -> str:
         return self._host.identity.name
 
+    def _registered(self, project: Project) -> Registered:
+        """What the file and this process registered, all of it loaded. Raises ConfigError for what cannot be."""
+        files = self._host.identity.files
+        extensions = load_extensions(
+            project.plugins, root=project.root, file=os.path.basename(files[0]) if files else ""
+        )
+        return registered(project, extensions, self._strategies)
+
+    def _remembered(self, parts: Parts) -> Registered:
+        """For operations without the file: what the last deployment used. What cannot be had any more only warns."""
+        last = parts.store.last_deployment()
+        return remembered(settings_of(last.settings if last else None), self._strategies, parts.warn)
+
     async def _deploy(
-        self, parts: Parts, project: Project, make: MakeTarget, skipped: frozenset[str]
+        self, parts: Parts, project: Project, known: Registered, make: MakeTarget, skipped: frozenset[str]
     ) -> DeploymentReport:
         parts.warnings.extend(map(parts.redactor.clean, project.warnings))
-        order = await self._order(parts, make, project.settings)
-        order = replace(order, hooks=project.hooks, root=project.root, env=dict(project.env), skip_phases=skipped)
+        order = await self._order(parts, make, project.settings, known)
+        order = replace(
+            order,
+            config=self._host.config,
+            hooks=project.hooks,
+            root=project.root,
+            env=dict(project.env),
+            skip_phases=skipped,
+        )
         self._preflight(parts, order)
         return await self._execute(parts, order)
 
@@ -170,33 +208,53 @@ class Engine:
         """An operation on what was deployed before; it needs no file."""
         if self._host.options.dry_run:
             return self._preview(make)
-        async with self._session(None) as parts:
+        async with self._session(None, None) as parts:
             store = parts.store
             last = store.last_deployment()
             target = make(store, goals(store, store.current_map()))
-            order = await self._order(parts, target, settings_of(last.settings if last else None))
+            order = await self._order(parts, target, settings_of(last.settings if last else None), self._known)
             order = replace(order, stop_timeout=stop_timeout, root=self._host.root())
             parts.warnings.extend(order.plan.warnings)
             self._preflight(parts, order)
             return await self._execute(parts, order)
 
-    async def _order(self, parts: Parts, make: MakeTarget, settings: Settings) -> Order:
+    async def _order(self, parts: Parts, make: MakeTarget, settings: Settings, known: Registered) -> Order:
         observed = observe(parts.store, await parts.platform.observe())
-        target = replace(make(observed), settings=settings)
-        plan = _annotated(redacted(reconcile(target, observed), parts.redactor.clean))
-        return Order(plan=plan, observed=observed, settings=settings, forced=parts.options.force)
+        target = replace(make(observed), settings=settings, rollouts=known.rollouts)
+        plan = _annotated(redacted(reconcile(target, observed), parts.redactor.clean), self._host.identity)
+        return Order(
+            plan=plan,
+            observed=observed,
+            settings=settings,
+            target=target,
+            strategy=known.strategy if target.strategy else None,
+            forced=parts.options.force,
+        )
 
     def _preflight(self, parts: Parts, order: Order) -> None:
         if order.plan.kind != "stop":
-            self._look_ahead(order.plan, order.observed, order.root, order.skip_phases, parts.redactor)
+            self._look_ahead(order.plan, order.observed, order.root, order.skip_phases, parts.redactor, self._known)
 
     def _look_ahead(
-        self, plan: Plan, observed: Observed, root: str, skipped: Collection[str], redactor: Redactor
+        self,
+        plan: Plan,
+        observed: Observed,
+        root: str,
+        skipped: Collection[str],
+        redactor: Redactor,
+        known: Registered,
     ) -> None:
         if "validation" in skipped:
             return
         try:
-            preflight(plan, state=self._host.identity.directories.state, root=root, held=_held(observed))
+            preflight(
+                plan,
+                state=self._host.identity.directories.state,
+                root=root,
+                held=_held(observed),
+                code_types={*self._host.code_types, *_served(observed)},
+                known_types=known.extensions.types,
+            )
         except DeployCodeError as exc:
             scrub(exc, redactor)
             raise
@@ -222,14 +280,14 @@ class Engine:
 
     # --------------------------------------------------------------------------------------------------------- dry run
 
-    def _plan(self, project: Project, make: MakeTarget, skipped: Collection[str]) -> Plan:
+    def _plan(self, project: Project, known: Registered, make: MakeTarget, skipped: Collection[str]) -> Plan:
         with ExitStack() as stack:
             store = self._reader(stack)
             observed = self._look(store) if store else Observed()
-            target = replace(make(observed), warnings=self._unfinished(store))
+            target = replace(make(observed), rollouts=known.rollouts, warnings=self._unfinished(store))
         redactor = self._host.redactor(project)
-        plan = _annotated(redacted(reconcile(target, observed), redactor.clean))
-        self._look_ahead(plan, observed, project.root, skipped, redactor)
+        plan = _annotated(redacted(reconcile(target, observed), redactor.clean), self._host.identity)
+        self._look_ahead(plan, observed, project.root, skipped, redactor, known)
         if "resources" not in skipped and not self._host.options.force:
             self._host.reservations().check(plan, project.settings)
         return plan
@@ -248,7 +306,11 @@ class Engine:
                 )
             observed = self._look(store)
             target = make(store, goals(store, store.current_map()))(observed)
-            target = replace(target, warnings=(*self._unfinished(store), *target.warnings))
+            last, told = store.last_deployment(), list[str]()
+            settings = settings_of(last.settings if last else None)
+            known = remembered(settings, self._strategies, told.append)
+            warnings = (*self._unfinished(store), *told, *target.warnings)
+            target = replace(target, settings=settings, rollouts=known.rollouts, warnings=warnings)
         return _planned(redacted(reconcile(target, observed), self._host.redactor().clean), ())
 
     def _reader(self, stack: ExitStack) -> Store | None:
@@ -262,8 +324,8 @@ class Engine:
         return observe(store, recorded_instances(store, agent_alive=self._host.agent_is_alive()))
 
 
-def _annotated(plan: Plan) -> Plan:
-    return replace(plan, notes=(*plan.notes, *unenforced(plan)))
+def _annotated(plan: Plan, identity: Identity) -> Plan:
+    return replace(plan, notes=(*plan.notes, *unenforced(plan, identity.directories.state)))
 
 
 def _planned(plan: Plan, warnings: Sequence[str]) -> DeploymentReport:
@@ -276,6 +338,15 @@ def _held(observed: Observed) -> dict[str, set[int]]:
     return {
         name: {number for each in found.instances if each.phase.is_alive for number in each.ports.values()}
         for name, found in observed.services.items()
+    }
+
+
+def _served(observed: Observed) -> set[str]:
+    """Types that another process registered in code and serves: what runs of them is known."""
+    return {
+        found.goal.spec.content.service_type
+        for found in observed.services.values()
+        if found.goal is not None and any(each.phase.is_alive for each in found.instances)
     }
 
 

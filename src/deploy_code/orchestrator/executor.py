@@ -33,7 +33,7 @@ class Executor:
 
     ``keep_going``: a failure only skips what depends on it (rollbacks); otherwise the first one ends the walk.
     ``max_parallel`` bounds how many services are on their way between their start and their gate. ``offset``: where the
-    positions of this walk begin in the trace of the deployment.
+    positions of this walk begin in the trace of the deployment. ``outcome``: of a walk that this one is a part of.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class Executor:
         trace: Audit | None = None,
         offset: int = 0,
         keep_going: bool = False,
+        outcome: Outcome | None = None,
     ) -> None:
         self._plan = plan
         self._perform = perform
@@ -57,6 +58,7 @@ class Executor:
         self._keep_going = keep_going
         self._slots = asyncio.Semaphore(max(1, max_parallel))
         self._holding: set[str] = set()
+        self._at_the_gate: dict[str, asyncio.Lock] = {}
         self._waiting = {step.id: len(step.after) for step in plan.steps}
         self._followers: dict[str, list[Step]] = {step.id: [] for step in plan.steps}
         for step in plan.steps:
@@ -65,7 +67,7 @@ class Executor:
         self._left: dict[str, int] = {}
         for step in plan.steps:
             self._left[step.service] = self._left.get(step.service, 0) + 1
-        self.outcome = Outcome()
+        self.outcome = Outcome() if outcome is None else outcome
 
     async def walk(self) -> Outcome:
         """Walk to the end, or to the first failure. Cancelling cancels the steps in flight, and only those."""
@@ -84,8 +86,7 @@ class Executor:
 
     async def _take(self, step: Step) -> None:
         if _needs_slot(step):
-            await self._slots.acquire()
-            self._holding.add(step.service)
+            await self._take_slot(step.service)
         self.outcome.started.add(step.service)
         self._begun(step)
         began = time.monotonic()
@@ -97,6 +98,13 @@ class Executor:
         else:
             self._finished(step, began, None)
             self._succeeded(step)
+
+    async def _take_slot(self, service: str) -> None:
+        """One for each service, however many of its steps are under way."""
+        async with self._at_the_gate.setdefault(service, asyncio.Lock()):
+            if service not in self._holding:
+                await self._slots.acquire()
+                self._holding.add(service)
 
     def _begun(self, step: Step) -> None:
         self._publish(StepStarted(deployment=self._deployment, service=step.service, step=str(step), cause=step.cause))
@@ -126,6 +134,7 @@ class Executor:
     def _succeeded(self, step: Step) -> None:
         self._left[step.service] -= 1
         if not self._left[step.service] and step.service:
+            self._release(step.service)
             self.outcome.done.add(step.service)
         for each in self._followers[step.id]:
             self._waiting[each.id] -= 1
@@ -133,7 +142,8 @@ class Executor:
                 self._launch(each)
 
     def _failed(self, step: Step, error: DeployCodeError) -> None:
-        self.outcome.failures[step.service] = error
+        if error not in self.outcome.failures.values():  # a strategy fails with what a service of it failed with
+            self.outcome.failures[step.service] = error
         self._skip_followers(step)
         if not self._keep_going:
             raise _WalkEnded
@@ -153,7 +163,7 @@ class Executor:
         if service in ("", root) or service in self.outcome.skipped or service in self.outcome.failures:
             return
         self.outcome.skipped[service] = root
-        reason = f"{title('E007')}: {root} failed"
+        reason = f"{title('E007')}: {root or 'the strategy'} failed"
         self._publish(ServiceSkipped(deployment=self._deployment, service=service, reason=reason))
 
 
@@ -163,4 +173,4 @@ class _WalkEnded(Exception):
 
 def _needs_slot(step: Step) -> bool:
     """A service takes its slot when its new instances are asked for, and gives it back at its gate."""
-    return isinstance(step, Run) or (isinstance(step, Want) and step.replicas > 0)
+    return isinstance(step, Run) or (isinstance(step, Want) and step.replicas > 0 and not step.keeps)

@@ -60,7 +60,7 @@ def skip_error(plan: Plan, name: str, root: str) -> str:
         return f"{title('E007')}: {name} was not stopped: {root}, which has to go first, is still there"
     if _needs(plan, name, root):
         return f"{title('E007')}: {name} was not started: {root}, which it needs, failed"
-    return f"{title('E007')}: {name} was not touched: {root} failed before its turn came"
+    return f"{title('E007')}: {name} was not touched: {root or 'the strategy'} failed before its turn came"
 
 
 def _needs(plan: Plan, name: str, root: str) -> bool:
@@ -142,6 +142,8 @@ def _remedies(
             f"{service} listens on {', '.join(elsewhere)}, but is expected on port {', '.join(sorted(ports))}: "
             "let it take its port from ${PORT}, or correct `ports`"
         )
+    if instance is not None and instance.exit is not None and instance.exit.out_of_memory:
+        found.append(f"Raise services.{service}.resources.memory_mb, or let {service} need less memory")
     if instance is not None:
         found.append(f"See more of its log: {_command(parts, 'logs', service)}")
     return found
@@ -149,6 +151,8 @@ def _remedies(
 
 def _command(parts: Parts, *words: str) -> str:
     """A command for people to copy: the same files as this run, as seen from here."""
-    files = [os.path.relpath(each) for each in parts.identity.files]
-    named = [] if files == ["deploy-code.yaml"] else [word for each in files for word in ("-c", shlex.quote(each))]
+    files = [os.path.relpath(each) for each in parts.identity.files if not each.endswith("/")]
+    named = [word for each in files for word in ("-c", shlex.quote(each))] or ["--project", parts.identity.name]
+    if files == ["deploy-code.yaml"]:
+        named = []
     return " ".join(("deploy-code", *named, *words))

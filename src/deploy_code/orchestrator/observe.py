@@ -56,6 +56,8 @@ def recorded_instances(store: Store, *, agent_alive: bool) -> list[Instance]:
 def _looked_at(instance: Instance) -> Instance:
     if not instance.phase.is_alive or is_running(instance):
         return instance
+    if "memory" in instance.handler:  # of a custom type: only its handler knows, and only the agent can ask it
+        return instance.but(phase=Phase.UNKNOWN, ready_at=0.0, note="no agent is running that could ask its handler")
     end = instance.exit or Exit(at=0.0)
     return instance.but(phase=Phase.EXITED, exit=end, note="it ended while no agent was running")
 

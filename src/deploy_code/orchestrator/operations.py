@@ -188,15 +188,25 @@ async def _until_left(context: Context, service: str, enough: Callable[[tuple[In
     bound = _stop_bound(context, service)
     try:
         async with asyncio.timeout(bound):
-            while not enough(context.platform.instances(service)):
+            while not enough(found := context.platform.instances(service)):
+                _raise_if_unreachable(service, found)
                 await context.platform.changed(service)
     except TimeoutError as exc:
+        notes = [each.note for each in context.platform.instances(service) if each.note]
         raise DeploymentError(
-            f"{service} is still there {bound:g} s after it was told to stop",
+            f"{service} is still there {bound:g} s after it was told to stop" + (f": {notes[0]}" if notes else ""),
             service=service,
             code="E008",
             remedy=f"See it with `deploy-code status --detailed`, then run `deploy-code stop --services {service}`",
         ) from exc
+
+
+def _raise_if_unreachable(service: str, instances: tuple[Instance, ...]) -> None:
+    """Of a custom type that nobody can run: it is told to stop as soon as somebody can, which nobody waits for."""
+    for each in instances:
+        code, note = _split_code(each.note)
+        if each.phase is Phase.UNKNOWN and code:
+            raise DeploymentError(f"{service} r{each.revision} #{each.index}: {note}", service=service, code=code)
 
 
 def _stop_bound(context: Context, service: str) -> float:
@@ -231,11 +241,24 @@ async def _until_ready(context: Context, step: WaitReady) -> bool:
 def _too_late(context: Context, step: WaitReady, ready: int) -> NotReadyError:
     waiting = [each for each in _of_revision(context, step.service, step.revision) if each.phase is not Phase.READY]
     return NotReadyError(
-        f"{step.service} r{step.revision} is not ready after {context.timeout:g} s ({ready} of {step.replicas} ready)",
+        f"{step.service} r{step.revision} is not ready after {context.timeout:g} s ({ready} of {step.replicas} ready)"
+        + _stuck(context, waiting),
         service=step.service,
         code="E006",
         instance=waiting[0] if waiting else None,
     )
+
+
+def _stuck(context: Context, waiting: list[Instance]) -> str:
+    """Where the first one hangs, and in whose code; of what is probed the last answer is in the report."""
+    first = waiting[0] if waiting else None
+    if first is None or first.probe is not None or not first.note:
+        return ""
+    goal = context.goals.get(first.service)
+    content = goal.spec.content if goal else None
+    if content is None or content.service_type in ("process", "container"):
+        return f": {first.note}"
+    return f': {first.note}; service_type "{content.service_type}" ({content.handler or "registered in code"})'
 
 
 def raise_if_hopeless(service: str, instances: tuple[Instance, ...]) -> None:
@@ -243,6 +266,15 @@ def raise_if_hopeless(service: str, instances: tuple[Instance, ...]) -> None:
     for each in instances:
         if each.phase in DEAD:
             raise _died(service, each)
+    for each in instances:
+        if each.phase is Phase.UNKNOWN:
+            code, note = _split_code(each.note)
+            raise NotReadyError(
+                f"{service} r{each.revision} #{each.index} cannot be asked: {note}",
+                service=service,
+                code=code or "E014",
+                instance=each,
+            )
     for each in instances:
         if each.gate is Gate.FAILED:
             raise NotReadyError(
@@ -302,8 +334,10 @@ async def _until_completed(context: Context, step: Run) -> None:
 
 def _one_shot_failed(step: Run, instance: Instance) -> NotReadyError:
     code, note = _split_code(instance.note)
-    said = f": {note}" if note else ""
     end = f" ({instance.exit})" if instance.exit is not None else ""
+    if instance.exit is not None:
+        note = note.removeprefix(str(instance.exit)).lstrip("; ")  # said already
+    said = f": {note}" if note else ""
     return NotReadyError(
         f"one-shot {step.service} r{step.revision} did not complete{end}{said}",
         service=step.service,
@@ -328,6 +362,32 @@ async def ready_together(context: Context, services: Collection[str]) -> None:
         waited = False
         for service in sorted(services):
             waited |= await _proven(context, context.goals[service])
+
+
+async def are_ready(context: Context, services: Collection[str]) -> bool:
+    """Whether all of these are ready now, and stay so for their ``min_ready_seconds``; nothing else is waited for."""
+    while all(_is_ready_now(context, context.goals[name]) for name in services):
+        left = max((_still_to_prove(context, context.goals[name]) for name in services), default=0.0)
+        if left <= 0:
+            return True
+        await _changed_or(context, services, left)
+    return False
+
+
+def _is_ready_now(context: Context, goal: Goal) -> bool:
+    found = _of_revision(context, goal.spec.name, goal.revision)
+    return sum(1 for each in found if each.phase is Phase.READY) >= goal.replicas
+
+
+async def _changed_or(context: Context, services: Collection[str], seconds: float) -> None:
+    """Until any of these has changed, at most for so long."""
+    changes = [asyncio.ensure_future(context.platform.changed(name)) for name in services]
+    try:
+        await asyncio.wait(changes, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for each in changes:
+            each.cancel()
+        await asyncio.wait(changes)
 
 
 async def _proven(context: Context, goal: Goal) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from deploy_code.events import Bus, Event, StepFinished, StepStarted, WarningRaised
 
 if TYPE_CHECKING:
+    from deploy_code.config.schema import DeploymentConfig
     from deploy_code.model import Identity, Project
     from deploy_code.orchestrator.audit import Audit
     from deploy_code.orchestrator.plugin_host import PluginHost
@@ -52,6 +53,11 @@ class Host(Protocol):
     def root(self) -> str: ...
 
     def load(self) -> Project: ...
+
+    def config(self) -> DeploymentConfig: ...
+
+    @property
+    def code_types(self) -> Collection[str]: ...
 
     def reservations(self) -> Reservations: ...
 

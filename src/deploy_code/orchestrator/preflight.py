@@ -27,15 +27,33 @@ class World:
     root: str
     freed: frozenset[tuple[int, str]]
     kept: Mapping[tuple[int, str], str]
+    code_types: Collection[str] = ()
+    known_types: Collection[str] = ()
 
 
-def preflight(plan: Plan, *, state: str, root: str, held: Mapping[str, Collection[int]]) -> None:
+def preflight(
+    plan: Plan,
+    *,
+    state: str,
+    root: str,
+    held: Mapping[str, Collection[int]],
+    code_types: Collection[str] = (),
+    known_types: Collection[str] = (),
+) -> None:
     """Raise PreflightError with everything that is not as the plan needs it.
 
-    ``held``: ports that running instances of each service hold now, as numbers.
+    ``held``: ports that running instances of each service hold now, as numbers. ``code_types``: types of services that
+    this very process registered; ``known_types``: all others that are registered.
     """
     starting = {name: plan.after[name] for name, action in plan.actions.items() if action in STARTING}
-    world = World(state=state, root=root, freed=_freed(plan, held), kept=_kept(plan, held))
+    world = World(
+        state=state,
+        root=root,
+        freed=_freed(plan, held),
+        kept=_kept(plan, held),
+        code_types=code_types,
+        known_types=known_types,
+    )
     problems = [problem for goal in starting.values() for check in _CHECKS for problem in check(goal, world)]
     if problems:
         count = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
@@ -60,13 +78,16 @@ def _kept(plan: Plan, held: Mapping[str, Collection[int]]) -> dict[tuple[int, st
 def _runtime(goal: Goal, world: World) -> Iterator[Problem]:
     content = goal.spec.content
     if content.service_type not in ("process", "container"):
-        yield _problem(
-            goal.spec,
-            f'nothing is registered for service_type "{content.service_type}"',
-            code="E014",
-            key="service_type",
-            remedy="leave service_type out to run it as a process",
-        )
+        if not content.handler and content.service_type not in world.code_types:
+            known = ", ".join(sorted({*world.code_types, *world.known_types})) or "none"
+            yield _problem(
+                goal.spec,
+                f'nothing is registered for service_type "{content.service_type}" (registered: {known})',
+                code="E014",
+                key="service_type",
+                remedy="name its class under `plugins:`, register it in this program, or leave service_type out to run "
+                "it as a process",
+            )
     elif content.service_type == "container":
         yield _problem(
             goal.spec,
@@ -79,8 +100,8 @@ def _runtime(goal: Goal, world: World) -> Iterator[Problem]:
 
 def _command(goal: Goal, world: World) -> Iterator[Problem]:
     content = goal.spec.content
-    if content.service_type == "container" or not content.command or "${" in content.command:
-        return
+    if content.service_type != "process" or not content.command or "${" in content.command:
+        return  # what a custom type does with a command is its own affair
     found, where = find_command(content, world.state, world.root)
     if not found:
         yield _problem(

@@ -8,13 +8,16 @@ what was wanted before, or stays as it is where ``rollback_on_failure`` is off, 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from deploy_code.errors import title
-from deploy_code.orchestrator.deployment import DeploymentRun, Order
+from deploy_code.orchestrator.deployment import DeploymentRun, Order, no_config
 from deploy_code.orchestrator.observe import goals, observe
 from deploy_code.orchestrator.record import settings_of
 from deploy_code.orchestrator.report import DeploymentReport
+from deploy_code.orchestrator.strategy import Registered
 from deploy_code.plan.observed import Target
 from deploy_code.plan.plan import Goal, redacted
 from deploy_code.plan.reconcile import reconcile
@@ -23,10 +26,12 @@ from deploy_code.services.status import DeploymentStatus
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from deploy_code.config.schema import DeploymentConfig
     from deploy_code.orchestrator.parts import Parts
     from deploy_code.state.rows import DeploymentRow
 
 FORWARD = ("stop", "rollback")
+NOTHING = Registered()
 
 
 def describe(row: DeploymentRow, *, resume: bool = False) -> str:
@@ -50,18 +55,30 @@ def _intent(row: DeploymentRow, resume: bool) -> str:
     return "it is undone now" if row.rollback_on_failure else "it is left as it stands (rollback_on_failure is off)"
 
 
-async def recovery(parts: Parts, row: DeploymentRow, *, resume: bool = False) -> DeploymentRun | None:
-    """The run that ends the interrupted deployment ``row`` under its own number; None: ``leave`` it as it stands."""
+async def recovery(
+    parts: Parts,
+    row: DeploymentRow,
+    *,
+    resume: bool = False,
+    known: Registered = NOTHING,
+    config: Callable[[], DeploymentConfig] = no_config,
+) -> DeploymentRun | None:
+    """The run that ends the interrupted deployment ``row`` under its own number; None: ``leave`` it as it stands.
+
+    A custom strategy is never resumed in the middle: going forward, it starts anew.
+    """
     parts.warn(describe(row, resume=resume), deployment=row.number)
     forward = row.kind in FORWARD or resume
     if not forward and not row.rollback_on_failure:
         return None
     wanted = goals(parts.store, row.after if forward else row.before)
-    order = await _order(parts, row, wanted, forward=forward)
+    order = replace(await _order(parts, row, wanted, known, forward=forward), config=config)
     return RecoveryRun(parts, order, wanted, backwards=not forward)
 
 
-async def _order(parts: Parts, row: DeploymentRow, wanted: Mapping[str, Goal], *, forward: bool) -> Order:
+async def _order(
+    parts: Parts, row: DeploymentRow, wanted: Mapping[str, Goal], known: Registered, *, forward: bool
+) -> Order:
     other = goals(parts.store, row.before if forward else row.after)
     observed = observe(parts.store, await parts.platform.observe(), recorded={**wanted, **other})
     settings = settings_of(row.settings)
@@ -73,11 +90,14 @@ async def _order(parts: Parts, row: DeploymentRow, wanted: Mapping[str, Goal], *
         only=frozenset(row.services),
         ungated=frozenset(name for name, entry in row.before.items() if not entry.ready),
         run_one_shots=forward and row.kind != "rollback",
+        strategy=known.chosen if forward and row.kind == "deploy" else "",
     )
     return Order(
         plan=redacted(reconcile(target, observed), parts.redactor.clean),
         observed=observed,
         settings=settings,
+        target=target,
+        strategy=known.strategy if target.strategy else None,
         forced=row.forced and forward,
         number=row.number,
     )

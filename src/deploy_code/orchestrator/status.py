@@ -6,14 +6,14 @@ Shapes: DESIGN §9. Neither asyncio nor the agent is needed; where no agent runs
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from deploy_code.model import Instance, Phase, ServiceSpec
-from deploy_code.services.status import ServiceStatus, overall_health, service_health, service_status
+from deploy_code.services.status import ServiceStatus, overall_health, service_circuit, service_health, service_status
 
 if TYPE_CHECKING:
-    from deploy_code.state.rows import DeploymentRow, MapEntry
+    from deploy_code.state.rows import CircuitRow, DeploymentRow, MapEntry
     from deploy_code.state.store import Store
 
 NOT_SUPERVISED = "no agent is running: nothing is probed or restarted (deploy-code agent start)"
@@ -21,7 +21,7 @@ NOT_SUPERVISED = "no agent is running: nothing is probed or restarted (deploy-co
 
 def empty_status(project: str, environment: str) -> dict[str, Any]:
     """Of a project that was never deployed."""
-    return _headline(project, environment, {}, None, agent_alive=False)
+    return _headline(project, environment, {}, None, [], agent_alive=False)
 
 
 def read_status(store: Store, *, detailed: bool = False, agent_alive: bool) -> dict[str, Any]:
@@ -32,16 +32,20 @@ def read_status(store: Store, *, detailed: bool = False, agent_alive: bool) -> d
     entries = _wanted_map(store, running)
     specs = store.specs(entries)
     completed = store.completed_one_shots() if any(spec.content.one_shot for spec in specs.values()) else set()
+    instances = recorded_instances(store, agent_alive=agent_alive)
+    pids = _pids(instances) if detailed else None
     by_service: dict[str, list[Instance]] = {}
-    for each in recorded_instances(store, agent_alive=agent_alive):
+    for each in instances:
         by_service.setdefault(each.service, []).append(each)
     services = {
-        name: _service(specs.get(name), entries.get(name), by_service.get(name, []), completed, detailed=detailed)
+        name: _service(specs.get(name), entries.get(name), by_service.get(name, []), completed, pids)
         for name in sorted({*entries, *by_service})
     }
     project = store.project()
     name, environment = (project.name, project.environment) if project else ("", "")
-    return _headline(name, environment, services, running or store.last_deployment(), agent_alive=agent_alive)
+    circuits = store.circuits() if agent_alive else []  # they are the agent's: without one there are none
+    last = running or store.last_deployment()
+    return _headline(name, environment, services, last, circuits, agent_alive=agent_alive)
 
 
 def _wanted_map(store: Store, running: DeploymentRow | None) -> dict[str, MapEntry]:
@@ -51,7 +55,13 @@ def _wanted_map(store: Store, running: DeploymentRow | None) -> dict[str, MapEnt
 
 
 def _headline(
-    project: str, environment: str, services: dict[str, Any], last: DeploymentRow | None, *, agent_alive: bool
+    project: str,
+    environment: str,
+    services: dict[str, Any],
+    last: DeploymentRow | None,
+    circuits: Sequence[CircuitRow],
+    *,
+    agent_alive: bool,
 ) -> dict[str, Any]:
     words = [(each["status"], each["health"]) for each in services.values()]
     in_progress = last is not None and last.status == "in_progress"
@@ -68,6 +78,7 @@ def _headline(
         "deployment_complete": not in_progress,
         "agent_running": agent_alive,
         "notes": _notes(services, agent_alive=agent_alive),
+        "circuits": [each._asdict() for each in circuits],
         "services": services,
     }
 
@@ -82,13 +93,13 @@ def _service(
     entry: MapEntry | None,
     instances: list[Instance],
     completed: Collection[tuple[str, str]],
-    *,
-    detailed: bool,
+    pids: Mapping[str, Iterable[int]] | None,
 ) -> dict[str, Any]:
+    """``pids``: all processes of each instance by its uuid; None: not asked for."""
     replicas = entry.replicas if entry else 0
     stopped = entry is None or entry.stopped
     one_shot = spec is not None and spec.content.one_shot
-    checked = spec is not None and bool(spec.policy.health.endpoint or spec.policy.health.command or spec.content.ports)
+    checked = spec is not None and _is_checked(spec, instances)
     status = service_status(instances, replicas=replicas, stopped=stopped, one_shot=one_shot)
     health = service_health(instances, replicas=replicas, stopped=stopped, one_shot=one_shot, checked=checked)
     ready = [each for each in instances if each.phase is Phase.READY]
@@ -104,8 +115,17 @@ def _service(
         "one_shot": one_shot,
         "deployed": _is_deployed(spec, entry, instances, completed),
         "detail": _detail(instances, one_shot=one_shot),
+        "circuit": service_circuit(instances)._asdict(),
     }
-    return {**data, "instances": [_instance(each) for each in instances]} if detailed else data
+    if pids is None:
+        return data
+    return {**data, "instances": [_instance(each, pids.get(each.uuid, ())) for each in instances]}
+
+
+def _is_checked(spec: ServiceSpec, instances: Iterable[Instance]) -> bool:
+    """Is there anything that says how it is, other than that it is alive?"""
+    asked = spec.policy.health.endpoint or spec.policy.health.command or spec.content.ports
+    return bool(asked) or any(each.probe is not None and each.probe.kind == "handler" for each in instances)
 
 
 def _is_deployed(
@@ -131,14 +151,18 @@ def _detail(instances: Sequence[Instance], *, one_shot: bool) -> str:
     """Why it is as it is, where that is not plain."""
     for each in instances:
         if each.phase in (Phase.EXITED, Phase.FAILED, Phase.BACKOFF):
-            return "; ".join(part for part in (str(each.exit) if each.exit else "", each.note) if part)
+            end = str(each.exit) if each.exit else ""
+            return "; ".join(part for part in ("" if each.note.startswith(end) else end, each.note) if part)
+    for each in instances:
+        if each.phase is Phase.UNKNOWN:
+            return each.note
     for each in instances:
         if each.phase in (Phase.UNREADY, Phase.STARTING) and each.probe is not None and not each.probe.ok:
             return f"{each.probe.target}: {each.probe.detail}"
     return "completed" if one_shot and any(each.phase is Phase.COMPLETED for each in instances) else ""
 
 
-def _instance(instance: Instance) -> dict[str, Any]:
+def _instance(instance: Instance, pids: Iterable[int]) -> dict[str, Any]:
     from deploy_code.codec import to_data
 
     return {
@@ -151,28 +175,32 @@ def _instance(instance: Instance) -> dict[str, Any]:
         "started_at": instance.started_at,
         "ready_at": instance.ready_at,
         "exit": str(instance.exit) if instance.exit else "",
+        "circuit": instance.circuit or "closed",
+        "next_start_at": instance.next_start_at,
         "note": instance.note,
         "log": instance.log_path,
         "uuid": instance.uuid,
         "probe": to_data(instance.probe) if instance.probe else None,
-        **_usage(instance),
+        **_usage(pids),
     }
 
 
-def _usage(instance: Instance) -> dict[str, Any]:
-    """Resident memory and CPU time of the leader, as the kernel says now; zeros for what is not there."""
-    try:
-        with open(f"/proc/{instance.pid}/statm", encoding="ascii") as file:
-            pages = int(file.read().split()[1])
-        with open(f"/proc/{instance.pid}/stat", "rb") as stat:
-            fields = stat.read().rpartition(b")")[2].split()
-    except (OSError, IndexError):
-        return {"memory_bytes": 0, "cpu_seconds": 0.0}
-    import os
+def _pids(instances: Iterable[Instance]) -> Mapping[str, Iterable[int]]:
+    """By relations alone: reading every environment would cost more than all the rest."""
+    from deploy_code.monitoring.processes import members
 
+    return members(instances, by_uuid=False)
+
+
+def _usage(pids: Iterable[int]) -> dict[str, Any]:
+    """Resident memory and CPU time of these, as the kernel says now; zeros for what is not there."""
+    from deploy_code.monitoring.processes import cpu_seconds, resident_bytes
+
+    pids = tuple(pids)
     return {
-        "memory_bytes": pages * os.sysconf("SC_PAGE_SIZE"),
-        "cpu_seconds": (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"),
+        "processes": len(pids),
+        "memory_bytes": sum(map(resident_bytes, pids)),
+        "cpu_seconds": round(sum(map(cpu_seconds, pids)), 2),
     }
 
 
@@ -190,12 +218,20 @@ def health_of(status: dict[str, Any]) -> dict[str, Any]:
         "score": round(100 * len(healthy) / len(counted)) if counted else (100 if services else 0),
         "uptime_hours": round(min(uptimes) / 3600, 2) if uptimes else 0.0,
         "issues": [issue for name, each in services.items() if (issue := _issue(name, each))]
+        + [{"severity": "warning", "service": "", "message": _circuit_text(each)} for each in status["circuits"]]
         + [{"severity": "warning", "service": "", "message": note} for note in status["notes"]],
     }
 
 
+def _circuit_text(circuit: dict[str, Any]) -> str:
+    because = f": {circuit['reason']}" if circuit["reason"] else ""
+    return f"the circuit of {circuit['protects']} is {circuit['state']}{because}"
+
+
 def _issue(name: str, service: dict[str, Any]) -> dict[str, str] | None:
     detail = f": {service['detail']}" if service["detail"] else ""
+    if service["circuit"]["state"] != "closed":
+        detail = f", circuit {service['circuit']['state']}{detail}"
     if service["status"] == "failed" or service["health"] == "unhealthy":
         ready = f"{service['ready']} of {service['replicas']} instances ready"
         return {"severity": "critical", "service": name, "message": f"{service['status']}, {ready}{detail}"}

@@ -21,9 +21,14 @@ if TYPE_CHECKING:
 MakeTarget = Callable[[Observed], Target]
 
 
-def deploy(project: Project, services: Sequence[str] | None, rerun: Sequence[str] = ()) -> MakeTarget:
-    """As the file says. Raises S001 for names that are not in it, E007 for disabled ones."""
-    _known([*(services or ()), *rerun], project.services, disabled=project.disabled)
+def deploy(
+    project: Project, services: Sequence[str] | None, rerun: Sequence[str] = (), *, strategy: str = ""
+) -> MakeTarget:
+    """As the file says, by a custom ``strategy`` if one is named.
+
+    Raises S001 for names that are not in the file, E007 for disabled ones.
+    """
+    known([*(services or ()), *rerun], project.services, disabled=project.disabled)
     _one_shots_only(project, rerun)
 
     def make(observed: Observed) -> Target:
@@ -33,6 +38,7 @@ def deploy(project: Project, services: Sequence[str] | None, rerun: Sequence[str
             settings=project.settings,
             only=frozenset([*services, *rerun]) if services is not None else None,
             rerun=frozenset(rerun),
+            strategy=strategy,
         )
 
     return make
@@ -49,7 +55,7 @@ def _goal(spec: ServiceSpec, observed: Observed) -> Goal:
 
 def stop(project: str, recorded: Mapping[str, Goal], services: Sequence[str] | None) -> MakeTarget:
     """Everything down (or only ``services`` and what depends on them), and the wish to be so."""
-    _known(services or (), recorded)
+    known(services or (), recorded)
     chosen = frozenset(recorded) if services is None else _with_dependents(services, recorded)
     wanted = {name: replace(goal, stopped=goal.stopped or name in chosen) for name, goal in recorded.items()}
     only = None if services is None else chosen
@@ -72,7 +78,7 @@ def _with_dependents(names: Iterable[str], recorded: Mapping[str, Goal]) -> froz
 
 def restart(project: str, recorded: Mapping[str, Goal], services: Sequence[str] | None) -> MakeTarget:
     """The same revisions, recreated. One-shots are done once and for all: S003 for those that are named."""
-    _known(services or (), recorded)
+    known(services or (), recorded)
     for name in services or ():
         if recorded[name].spec.content.one_shot:
             remedy = f"Run it once more with `deploy-code deploy --rerun {name}`"
@@ -87,7 +93,7 @@ def restart(project: str, recorded: Mapping[str, Goal], services: Sequence[str] 
 
 def scale(project: str, recorded: Mapping[str, Goal], replicas: Mapping[str, int]) -> MakeTarget:
     """Other counts of the same revisions. Raises S003 for a count that cannot be."""
-    _known(replicas, recorded)
+    known(replicas, recorded)
     for name, count in replicas.items():
         if count < 0 or recorded[name].spec.content.one_shot:
             raise ServiceError(
@@ -115,10 +121,10 @@ def rollback_row(store: Store, to: int | None) -> DeploymentRow:
         return _last_good(store)
     row = store.deployment(to)
     if row is None or row.status == "in_progress":
-        known = ", ".join(str(each.number) for each in store.deployments(10)) or "none"
+        last = ", ".join(str(each.number) for each in store.deployments(10)) or "none"
         raise ConfigError(
             f"there is no deployment {to} to return to",
-            remedy=f"The last ones are {known}: see `deploy-code history`",
+            remedy=f"The last ones are {last}: see `deploy-code history`",
         )
     return row
 
@@ -180,7 +186,8 @@ def _digest(path: str) -> str:
 # -------------------------------------------------------------------------------------------------------------- checks
 
 
-def _known(names: Iterable[str], services: Mapping[str, object], *, disabled: Sequence[str] = ()) -> None:
+def known(names: Iterable[str], services: Mapping[str, object], *, disabled: Sequence[str] = ()) -> None:
+    """Raises ServiceError: S001 for a name that is not among ``services``, E007 for a disabled one."""
     for name in names:
         if name in disabled:
             raise ServiceError(

@@ -18,6 +18,9 @@ class Change:
 
     ``action`` is one of ``plan.ACTIONS``; ``stale`` are the revisions that must go; ``stops``: running instances of the
     wanted revision must go first too (restart).
+
+    ``old``: what was wanted before (None: a new service); ``new``: what is wanted now (None: it goes). Both say
+    ``revision``, ``replicas`` and, in ``spec``, everything about the service.
     """
 
     service: str

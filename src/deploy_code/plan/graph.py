@@ -2,29 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from deploy_code.plan.order import sort
-from deploy_code.plan.plan import Step
+from deploy_code.plan.plan import Remove, Step, Want
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
     """The handles of one service's steps to which edges are tied.
 
-    ``stops``: what takes away the old; ``start``: what brings the new (None: nothing comes); ``done``: its last step.
+    ``early``: what takes away the old before the new comes; ``late``: what does so when the new is there; ``start``:
+    where it begins to bring the new (nothing comes: empty); ``done``: where the new is proven; ``last``: after which
+    nothing is left to do.
     """
 
     service: str
-    stops: tuple[str, ...] = ()
-    start: str | None = None
-    done: str | None = None
+    early: tuple[str, ...] = ()
+    late: tuple[str, ...] = ()
+    start: tuple[str, ...] = ()
+    done: tuple[str, ...] = ()
+    last: tuple[str, ...] = ()
 
     @property
-    def last(self) -> tuple[str, ...]:
-        return (self.done,) if self.done else self.stops
+    def stops(self) -> tuple[str, ...]:
+        return (*self.early, *self.late)
+
+
+def handles(service: str, steps: Sequence[Step]) -> Rollout:
+    """The handles of ``steps``, of which each stands behind those it comes after."""
+    above = _above(steps)
+    stops = [each.id for each in steps if _is_stop(each)]
+    others = {each.id for each in steps} - {*stops}
+    waited_for = {before for each in steps for before in each.after}
+    followed = {before for each in others for before in above[each] if before in others}
+    return Rollout(
+        service=service,
+        early=tuple(each for each in stops if others.isdisjoint(above[each])),
+        late=tuple(each for each in stops if not others.isdisjoint(above[each])),
+        start=tuple(each.id for each in steps if each.id in others and others.isdisjoint(above[each.id])),
+        done=tuple(each.id for each in steps if each.id in others - followed),
+        last=tuple(each.id for each in steps if each.id not in waited_for),
+    )
+
+
+def _is_stop(step: Step) -> bool:
+    return isinstance(step, Remove) or (isinstance(step, Want) and step.replicas == 0)
+
+
+def _above(steps: Sequence[Step]) -> dict[str, set[str]]:
+    """For each step all those before it, directly or not."""
+    found: dict[str, set[str]] = {}
+    for each in steps:
+        found[each.id] = {up for direct in each.after for up in (direct, *found[direct])}
+    return found
 
 
 class Handover(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from deploy_code.plan.diff import Change
 from deploy_code.plan.graph import Handover
@@ -12,7 +12,7 @@ from deploy_code.plan.plan import Plan, Step
 
 def notes(target: Target, plan: Plan, wanted: Mapping[str, Change], handed: Sequence[Handover]) -> Iterator[str]:
     position = {step.id: number for number, step in enumerate(plan.steps, 1)}
-    yield from _gaps(plan.steps, position, wanted)
+    yield from _gaps(plan.steps, position, wanted, target.rollouts)
     for thing, old, new in sorted(handed):
         yield f"{thing} passes from {old} to {new}: nobody holds it until {new} is ready"
     if target.kind == "deploy":
@@ -22,11 +22,15 @@ def notes(target: Target, plan: Plan, wanted: Mapping[str, Change], handed: Sequ
         yield from _one_shots(target)
 
 
-def _gaps(steps: tuple[Step, ...], position: Mapping[str, int], wanted: Mapping[str, Change]) -> Iterator[str]:
+def _gaps(
+    steps: tuple[Step, ...], position: Mapping[str, int], wanted: Mapping[str, Change], rollouts: Collection[str]
+) -> Iterator[str]:
     for name, change in wanted.items():
         ready = position.get(f"{name}/ready")
         if not change.stale or ready is None or change.old is None or not change.old.spec.content.ports:
             continue
+        if change.new is not None and change.new.spec.policy.strategy in rollouts:
+            continue  # a rollout of its own may keep the old until the new is there
         first = min(position[f"{name}/stop-r{revision}"] for revision in change.stale)
         ports = ", ".join(str(port.host_port or port.container_port) for port in change.old.spec.content.ports)
         yield f"{name}: nothing answers on port {ports} between steps {first} and {ready} (old stops before new starts)"

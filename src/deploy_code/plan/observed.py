@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from deploy_code.model import Instance, Phase, ServiceSpec, Settings
 from deploy_code.plan.plan import Goal
+
+if TYPE_CHECKING:
+    from deploy_code.plan.rollouts.custom import CustomRollout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,8 @@ class Target:
 
     ``only``: restrict the run to these services and to what of their dependencies is not ready (None: all).
     ``recreate``: these start anew even if nothing about them changed. ``ungated``: restored without a gate.
+    ``strategy``: a custom one that is to decide over all of the run, "" where none is. ``rollouts``: by name, for
+    services that ask for one.
     """
 
     project: str
@@ -65,4 +71,6 @@ class Target:
     ungated: frozenset[str] = frozenset()
     rerun: frozenset[str] = frozenset()
     run_one_shots: bool = True
+    strategy: str = ""
+    rollouts: Mapping[str, CustomRollout] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

@@ -44,13 +44,14 @@ class Want(Step):
 
     revision: int
     replicas: int
+    keeps: bool = False  # of the old revision, beside the new: these stay, none is started
 
     kind: ClassVar[str] = "want"
 
     def __str__(self) -> str:
         if self.replicas == 0:
             return f"stop {self.service} r{self.revision}"
-        return f"start {self.service} r{self.revision}{_times(self.replicas)}"
+        return f"{'keep' if self.keeps else 'start'} {self.service} r{self.revision}{_times(self.replicas)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,10 +171,18 @@ class Plan:
             tail = f"  [after {after}]" if after else ""
             cause = f"{step.cause}{tail}" if step.cause else tail.strip()
             yield f"  {position[step.id]:>{digits}}. {step!s:<{width}}  {cause}".rstrip()
+            if isinstance(step, Custom):
+                yield from self._inside(step, " " * (digits + 6))
         for note in self.notes:
             yield f"  note: {note}"
         for warning in self.warnings:
             yield f"  warning: {warning}"
+
+    def _inside(self, step: Custom, indent: str) -> Iterator[str]:
+        """What a custom strategy will be asked to change; in which order is its own affair."""
+        for name in step.services:
+            if action := self.actions.get(name):
+                yield f"{indent}{action} {name} r{self.after[name].revision}  {self.causes.get(name, '')}".rstrip()
 
     @property
     def summary(self) -> str:
@@ -216,7 +225,8 @@ def redacted(plan: Plan, clean: Callable[[str], str]) -> Plan:
 
 def _step_data(step: Step) -> dict[str, Any]:
     data: dict[str, Any] = {"id": step.id, "kind": step.kind, "service": step.service, "text": str(step)}
-    for name in ("revision", "replicas"):
+    for name in ("revision", "replicas", "strategy", "services"):
         if hasattr(step, name):
-            data[name] = getattr(step, name)
+            value = getattr(step, name)
+            data[name] = list(value) if isinstance(value, tuple) else value
     return {**data, "cause": step.cause, "after": list(step.after)}

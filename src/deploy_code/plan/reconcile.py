@@ -8,19 +8,22 @@ the new one starts, whatever else the order would be. What is left over goes las
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from deploy_code.errors import ConfigError
 from deploy_code.model import Condition, Phase, ServiceSpec, StrategyName
 from deploy_code.plan.diff import Change, changes
-from deploy_code.plan.graph import Graph, Handover, Rollout, first_needed
+from deploy_code.plan.graph import Graph, Handover, Rollout, first_needed, handles
 from deploy_code.plan.notes import notes
 from deploy_code.plan.observed import Observed, Target
 from deploy_code.plan.order import dependency_order
-from deploy_code.plan.plan import Goal, Plan, Remove, Run, Settle, Step, Update, Want
+from deploy_code.plan.plan import Custom, Goal, Plan, Remove, Run, Settle, Step, Update, Want
+from deploy_code.plan.rollouts.custom import STARTING, CustomRollout
 from deploy_code.plan.rollouts.recreate import recreate
 
 SETTLE = "all/in-place"
+STRATEGY = "all/strategy"
 
 
 def reconcile(target: Target, observed: Observed) -> Plan:
@@ -31,12 +34,16 @@ def reconcile(target: Target, observed: Observed) -> Plan:
     graph = Graph()
     rollouts = {name: _rollout(graph, wanted[name], target) for name in _in_order(wanted, order)}
     _start_after_dependencies(graph, rollouts, specs)
-    _stop_dependents_first(graph, rollouts, wanted)
+    parallel = _is_parallel(target.settings.strategy)
+    _stop_dependents_first(graph, rollouts, wanted, parallel=parallel)
     handed = _hand_over(graph, rollouts, wanted)
     _remove_last(graph, rollouts, wanted, handed)
-    if not _is_parallel(target.settings.strategy):
+    if not parallel:
         _one_at_a_time(graph, rollouts, order)
-    steps = tuple(graph.walk())
+    steps = _in_walking_order(graph, [name for name in rollouts if rollouts[name].late])
+    coming = [name for name in order if name in wanted or _concerns(target, name)]
+    if target.strategy and any(name in wanted for name in coming):
+        steps = _opaque(target.strategy, coming, steps)
     before = {name: service.goal for name, service in observed.services.items() if service.goal is not None}
     plan = Plan(
         project=target.project,
@@ -50,6 +57,18 @@ def reconcile(target: Target, observed: Observed) -> Plan:
         warnings=target.warnings,
     )
     return replace(plan, notes=tuple(notes(target, plan, wanted, handed)))
+
+
+def _in_walking_order(graph: Graph, side_by_side: Sequence[str]) -> tuple[Step, ...]:
+    """Raises ConfigError where rollouts that keep the old beside the new hold what others need first."""
+    try:
+        return tuple(graph.walk())
+    except ConfigError as exc:
+        raise ConfigError(
+            f"these steps wait for each other in a circle: {exc.message.partition(': ')[2]}",
+            meaning=f"Old and new run side by side in the rollout of {', '.join(side_by_side) or 'none'}",
+            remedy="Take `strategy` out of one of these services for this deployment",
+        ) from exc
 
 
 def _concerns(target: Target, name: str) -> bool:
@@ -117,16 +136,7 @@ def _map_after(target: Target, before: Mapping[str, Goal], wanted: Mapping[str, 
 def _rollout(graph: Graph, change: Change, target: Target) -> Rollout:
     steps = tuple(_steps(change, target))
     graph.add(steps)
-    stops = tuple(
-        each.id for each in steps if isinstance(each, Remove) or (isinstance(each, Want) and each.replicas == 0)
-    )
-    others = [each for each in steps if each.id not in stops]
-    return Rollout(
-        service=change.service,
-        stops=stops,
-        start=others[0].id if others else None,
-        done=others[-1].id if others else None,
-    )
+    return handles(change.service, steps)
 
 
 def _steps(change: Change, target: Target) -> Iterator[Step]:
@@ -137,8 +147,17 @@ def _steps(change: Change, target: Target) -> Iterator[Step]:
         yield Update(id=f"{name}/update", service=name, cause=change.cause, revision=goal.revision)
     elif change.action == "run":
         yield from _run(change, goal, again=name in target.rerun)
+    elif (own := _own_rollout(change, goal, target)) is not None:
+        yield from own.steps(change)
     else:
         yield from recreate(change)
+
+
+def _own_rollout(change: Change, goal: Goal, target: Target) -> CustomRollout | None:
+    """The registered rollout that this service asks for. A way back has neither pauses nor cautious steps."""
+    if target.kind in ("rollback", "stop") or goal.stopped or change.action not in STARTING:
+        return None
+    return target.rollouts.get(goal.spec.policy.strategy)
 
 
 def _run(change: Change, goal: Goal, *, again: bool) -> Iterator[Step]:
@@ -152,27 +171,46 @@ def _run(change: Change, goal: Goal, *, again: bool) -> Iterator[Step]:
     yield Run(id=f"{name}/run", service=name, cause=change.cause, after=after, revision=goal.revision, again=again)
 
 
+def _opaque(strategy: str, services: Sequence[str], steps: Sequence[Step]) -> tuple[Step, ...]:
+    """One step in place of all that brings something; removed services go around it as they would without it."""
+    removed = [step for step in steps if isinstance(step, Remove)]
+    ids = {step.id for step in removed}
+    late = {step.id for step in removed if SETTLE in step.after}
+    graph = Graph()
+    graph.add(replace(step, after=tuple(ids.intersection(step.after))) for step in removed)
+    graph.add([Custom(id=STRATEGY, service="", strategy=strategy, services=tuple(services))])
+    graph.edge(ids - late, [STRATEGY])
+    if late:
+        graph.add([Settle(id=SETTLE, service="", after=(STRATEGY,))])
+        graph.edge([SETTLE], late)
+    return tuple(graph.walk())
+
+
 # -------------------------------------------------------------------------------------------------------------- edges
 
 
 def _start_after_dependencies(graph: Graph, rollouts: Mapping[str, Rollout], specs: Mapping[str, ServiceSpec]) -> None:
     for name, rollout in rollouts.items():
-        if rollout.start is None or name not in specs:
-            continue
-        for each in specs[name].policy.dependencies:
+        for each in specs[name].policy.dependencies if rollout.start and name in specs else ():
             other = rollouts.get(each.service)
-            if other is not None and other.done is not None:
-                waits_start = each.condition is Condition.STARTED and other.start is not None
-                graph.edge([other.start if waits_start and other.start else other.done], [rollout.start])
+            if other is not None:
+                graph.edge(other.start if each.condition is Condition.STARTED else other.done, rollout.start)
 
 
-def _stop_dependents_first(graph: Graph, rollouts: Mapping[str, Rollout], wanted: Mapping[str, Change]) -> None:
-    """By the recorded graph: who depended on whom when it was started."""
+def _stop_dependents_first(
+    graph: Graph, rollouts: Mapping[str, Rollout], wanted: Mapping[str, Change], *, parallel: bool
+) -> None:
+    """By the recorded graph: who depended on whom when it was started.
+
+    What goes only when its successor is there does not hold up what has to go before its own comes: it lives through
+    that as a service does that has not changed. One after the other, each has gone all the way before the next begins.
+    """
     for name, change in wanted.items():
         for each in _recorded_dependencies(change) if rollouts[name].stops else ():
             other = rollouts.get(each)
-            if other is not None and other.stops:
-                graph.edge(rollouts[name].stops, other.stops)
+            if other is not None:
+                graph.edge(rollouts[name].early, other.stops)
+                graph.edge(rollouts[name].late if parallel else (), other.late)
 
 
 def _hand_over(graph: Graph, rollouts: Mapping[str, Rollout], wanted: Mapping[str, Change]) -> list[Handover]:
@@ -185,13 +223,13 @@ def _hand_over(graph: Graph, rollouts: Mapping[str, Rollout], wanted: Mapping[st
     handed: list[Handover] = []
     for name, change in wanted.items():
         start = rollouts[name].start
-        if change.new is None or start is None:
+        if change.new is None or not start:
             continue
         for thing in exclusive_things(change.new.spec):
             for holder in holders.get(thing, ()):
                 if holder != name:
                     handed.append(Handover(thing, holder, name))
-                    graph.edge(rollouts[holder].stops, [start])
+                    graph.edge(rollouts[holder].stops, start)
     return handed
 
 
@@ -253,5 +291,5 @@ def _one_at_a_time(graph: Graph, rollouts: Mapping[str, Rollout], order: list[st
         for stop in rollout.stops:
             if needed[stop] > 0:
                 graph.edge(chain[needed[stop] - 1].last, [stop])
-        if rollout.start is not None and number > 0:
-            graph.edge(chain[number - 1].last, [rollout.start])
+        if number > 0:
+            graph.edge(chain[number - 1].last, rollout.start)

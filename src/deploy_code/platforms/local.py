@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -26,8 +26,8 @@ from .spawn import (
     Starting,
     agent_is_alive,
     can_start,
-    connect,
     package_folder,
+    search_path,
     spawn_agent,
     start_failed,
 )
@@ -40,12 +40,16 @@ _RETRY_SECONDS = 0.02
 class LocalPlatform:
     """``platforms.base.Platform`` over the agent of one project.
 
-    ``bus``, where given, gets an ``InstanceChanged`` for every new phase of an instance. To be used from one event loop
-    at a time.
+    ``bus``, where given, gets an ``InstanceChanged`` for every new phase of an instance. ``types``: service types that
+    this process registered in code, name → what makes an object of it; they are served until the process ends. To be
+    used from one event loop at a time.
     """
 
-    def __init__(self, identity: Identity, *, bus: Bus | None = None) -> None:
+    def __init__(
+        self, identity: Identity, *, bus: Bus | None = None, types: Mapping[str, Callable[..., Any]] | None = None
+    ) -> None:
         self._state = identity.directories.state
+        self._types = dict(types or {})
         self._bus = bus
         self._starting: Starting | None = None
         self._channel: Channel | None = None
@@ -71,6 +75,20 @@ class LocalPlatform:
         """Make sure that the agent serves and its stream flows. Idempotent. Raises AgentError (E013)."""
         self._closed = False
         await self._connected()
+        if self._types:
+            await self._serve_types()
+
+    async def _serve_types(self) -> None:
+        """The agent may ask this process for objects of its types from now on."""
+        from deploy_code.services.code_host import serve_types
+
+        try:
+            await asyncio.to_thread(serve_types, self._state, self._types)
+        except TimeoutError as exc:
+            raise AgentError(
+                "the agent did not take the service types that are registered in code",
+                remedy=f"See {os.path.join(self._state, wire.AGENT_LOG)}",
+            ) from exc
 
     async def close(self) -> None:
         """Let go of the connection; agent and instances stay."""
@@ -113,7 +131,7 @@ class LocalPlatform:
     async def _channel_to_agent(self) -> Channel:
         while True:
             try:
-                return await Channel.open(connect(self._state), self._mirror.take, self._lost)
+                return await Channel.open(wire.connect(self._state), self._mirror.take, self._lost)
             except (FileNotFoundError, ConnectionError):
                 await self._start()
             except OSError as exc:
@@ -347,6 +365,7 @@ def _greeting() -> Message:
         "version": __version__,
         "python": sys.executable,
         "path": package_folder(),
+        "python_path": search_path(),
     }
 
 

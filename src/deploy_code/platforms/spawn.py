@@ -16,7 +16,7 @@ import time
 from typing import Any
 
 from deploy_code.errors import AgentError
-from deploy_code.wire import AGENT_ENV, AGENT_LOCK, AGENT_LOG, DATABASE, LIMIT, AgentInfo, socket_path
+from deploy_code.wire import AGENT_ENV, AGENT_LOCK, AGENT_LOG, DATABASE, LIMIT, AgentInfo, connect
 
 START_SECONDS = 20.0  # from the spawn until it listens, on a loaded machine
 ANSWER_SECONDS = 5.0
@@ -131,18 +131,9 @@ def package_folder() -> str:
     return "" if os.path.basename(folder).endswith("-packages") else folder
 
 
-def connect(state_dir: str) -> socket.socket:
-    """A connected socket. Raises OSError where no agent listens."""
-    folder = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.connect(socket_path(folder))
-    except OSError:
-        sock.close()
-        raise
-    finally:
-        os.close(folder)
-    return sock
+def search_path() -> str:
+    """Where this process's user has Python look for modules: what hosts of custom services are told too."""
+    return os.environ.get("PYTHONPATH", "")
 
 
 # --------------------------------------------------------------------------- for the command line

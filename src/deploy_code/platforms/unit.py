@@ -10,6 +10,8 @@ import os
 import re
 from collections.abc import Sequence
 
+from deploy_code.drivers.cgroup import SUBGROUP
+
 _UNSAFE = re.compile(r"[^A-Za-z0-9:_.-]")
 
 
@@ -61,11 +63,20 @@ def _service(state_dir: str, python: str, package_folder: str, user: str, for_us
         "# Services are to survive the agent, and to be its own to stop.",
         "KillMode=process",
         "OOMPolicy=continue",
+        "# Services with limits get control groups of their own.",
         "Delegate=yes",
+        *([f"DelegateSubgroup={SUBGROUP}"] if for_user_manager or _is_ordinary(user) else []),
         "TasksMax=infinity",
         "LimitNOFILE=1024:524288",
         *(_hardening() if not for_user_manager and not user else []),
     ]
+
+
+def _is_ordinary(user: str) -> bool:
+    """Root makes control groups at the top. Others only in that of their unit, and there only if the agent itself is
+    not in it but in a part of it; systemd knows that from version 254 on, and older ones say that they do not.
+    """
+    return user not in ("", "root", "0")
 
 
 def _hardening() -> list[str]:

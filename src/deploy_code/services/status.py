@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from typing import NamedTuple
 
 from deploy_code.model import Instance, Phase
 
@@ -36,6 +37,8 @@ _DEAD = (Phase.EXITED, Phase.FAILED)
 def service_status(instances: Sequence[Instance], *, replicas: int, stopped: bool, one_shot: bool) -> ServiceStatus:
     """One word for a service of which ``replicas`` are wanted (or which is to be stopped)."""
     alive = [each for each in instances if each.phase.is_alive]
+    if any(each.phase is Phase.UNKNOWN for each in instances):
+        return ServiceStatus.UNKNOWN
     if stopped or replicas == 0:
         return ServiceStatus.STOPPING if alive else ServiceStatus.STOPPED
     if one_shot:
@@ -69,6 +72,8 @@ def service_health(
     status = service_status(instances, replicas=replicas, stopped=stopped, one_shot=one_shot)
     if status is ServiceStatus.FAILED:
         return "unhealthy"
+    if status is ServiceStatus.UNKNOWN:
+        return "unknown"
     if stopped or one_shot or replicas == 0 or status is ServiceStatus.NOT_STARTED:
         return "none"
     ready = sum(1 for each in instances if each.phase is Phase.READY)
@@ -76,6 +81,26 @@ def service_health(
         return "healthy" if checked else "none"
     bad = any(each.phase in (Phase.UNREADY, Phase.BACKOFF, *_DEAD) or each.gate == "failed" for each in instances)
     return "unhealthy" if bad else "starting"
+
+
+class ServiceCircuit(NamedTuple):
+    """The circuit of a service's crash loop: ``closed``, ``open`` or ``half-open``.
+
+    ``retry_at``: seconds since the epoch, 0 where no time is set. ``reason``: how it last ended.
+    """
+
+    state: str = "closed"
+    retry_at: float = 0.0
+    reason: str = ""
+
+
+def service_circuit(instances: Iterable[Instance]) -> ServiceCircuit:
+    """Each instance has a circuit; what counts for the service is the worst: the open one that is tried first."""
+    unclosed = (each for each in instances if each.circuit)
+    worst = min(unclosed, key=lambda each: (each.circuit != "open", each.next_start_at), default=None)
+    if worst is None:
+        return ServiceCircuit()
+    return ServiceCircuit(worst.circuit, worst.next_start_at, str(worst.exit) if worst.exit else worst.note)
 
 
 def overall_health(services: Iterable[tuple[str, str]]) -> str:

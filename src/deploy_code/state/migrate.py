@@ -10,9 +10,10 @@ import os
 import sqlite3
 
 from deploy_code.errors import StateError
+from deploy_code.state.connection import connect, sqlite_errors_wrapped
 from deploy_code.state.sql import FOLDER
 
-VERSION = 1
+VERSION = 2
 MIGRATIONS = os.path.join(FOLDER, "migrations")
 
 
@@ -43,6 +44,16 @@ def migrate(db: sqlite3.Connection, *, folder: str = MIGRATIONS, target: int = V
     except BaseException:
         db.execute("ROLLBACK")
         raise
+
+
+def bring_up_to_date(path: str) -> None:
+    """Migrate the database at ``path`` if it is older. Raises ``StateError``; then nothing was changed."""
+    with sqlite_errors_wrapped(path):
+        db = connect(path)
+        try:
+            migrate(db)
+        finally:
+            db.close()
 
 
 def pending(folder: str, above: int, target: int) -> list[tuple[int, str]]:

@@ -112,6 +112,9 @@ SELECT state FROM instances ORDER BY service, revision, uuid
 -- name: wanted
 SELECT service, revision, replicas, policy, deployment, settled FROM wanted ORDER BY service, revision
 
+-- name: circuits
+SELECT protects, state, retry_at, reason FROM circuits ORDER BY protects
+
 -- name: one_shots
 SELECT service, run_hash, outcome, exit_code, started_at, finished_at FROM one_shots ORDER BY started_at
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from deploy_code.state.connection import Connection
 from deploy_code.state.encode import deployment_row, dump, load_map, load_value
 from deploy_code.state.rows import (
+    CircuitRow,
     DeploymentRow,
     EventCursor,
     EventRow,
@@ -173,6 +174,10 @@ class Questions:
             WantedRow(service, revision, replicas, json.loads(policy), deployment, bool(settled))
             for service, revision, replicas, policy, deployment, settled in rows
         ]
+
+    def circuits(self) -> list[CircuitRow]:
+        """The agent's breakers that are not closed; only as true as an agent is there."""
+        return [CircuitRow(*row) for row in self._sql.all("circuits")]
 
     def one_shots(self) -> list[OneShotRow]:
         """Every run of a one-shot, oldest first."""

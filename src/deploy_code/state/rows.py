@@ -139,6 +139,15 @@ class EventCursor(NamedTuple):
         return EventCursor(engine, agent)
 
 
+class CircuitRow(NamedTuple):
+    """A breaker of the agent that is not closed. ``retry_at`` 0: a try is under way."""
+
+    protects: str
+    state: str  # open | half-open
+    retry_at: float
+    reason: str
+
+
 class OneShotRow(NamedTuple):
     """One run of a one-shot; ``outcome`` unknown: interrupted, only an explicit deploy runs it again."""
 

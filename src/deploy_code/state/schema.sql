@@ -114,5 +114,12 @@ CREATE TABLE agent_events (
     text       TEXT NOT NULL
 ) STRICT;
 
+CREATE TABLE circuits (                  -- breakers of the agent that are not closed; a new agent begins without any
+    protects TEXT PRIMARY KEY,           -- what is behind it, for people
+    state    TEXT NOT NULL,              -- open | half-open
+    retry_at REAL NOT NULL,              -- 0: a try is under way
+    reason   TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE INDEX events_at ON events (at);
 CREATE INDEX agent_events_at ON agent_events (at);

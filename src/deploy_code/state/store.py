@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from deploy_code.errors import StateError
-from deploy_code.state.connection import Connection, connect, sqlite_errors_wrapped
+from deploy_code.state.connection import Connection
 from deploy_code.state.encode import dump, dump_map, policy_digest, policy_row, revision_row
-from deploy_code.state.migrate import VERSION, migrate, refuse_newer
+from deploy_code.state.migrate import VERSION, bring_up_to_date, refuse_newer
 from deploy_code.state.questions import Questions
 from deploy_code.state.rows import NewDeployment, ProjectRow, ServiceMap
 from deploy_code.state.sql import statements
@@ -78,7 +78,7 @@ class Store(Questions):
         found = self._sql.version()
         refuse_newer(self._sql.path, found)
         if found < VERSION:
-            _upgrade(self._sql.path)
+            bring_up_to_date(self._sql.path)
 
     def close(self) -> None:
         """Let go of the file. Idempotent."""
@@ -189,12 +189,3 @@ def _missing(path: str) -> StateError:
         meaning="Nothing of this project was ever deployed from here",
         remedy="Run `deploy-code deploy` first",
     )
-
-
-def _upgrade(path: str) -> None:
-    with sqlite_errors_wrapped(path):
-        db = connect(path)
-        try:
-            migrate(db)
-        finally:
-            db.close()

@@ -1,4 +1,4 @@
-"""Fakes for those who build on the engine: what it talks to, in memory and on demand, without a process."""
+"""A machine in memory, as the engine sees one: instances that come up, hang and fail as a test says."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from deploy_code.errors import DeployCodeError
+from deploy_code.errors import DeployCodeError, StalePlanError
+from deploy_code.events import Bus, InstanceChanged
 from deploy_code.model import Exit, Gate, Instance, Phase, Wanted
+
+if TYPE_CHECKING:
+    from deploy_code.testing.records import FakeRecords
 
 __all__ = ["FakePlatform", "Start"]
 
@@ -63,9 +67,9 @@ class Start:
 class FakePlatform:
     """A ``platforms.base.Platform`` whose instances do as ``plan`` says, start after start (the last one for ever).
 
-    Like the agent it takes a repeated message for the same wish, and starts what is dead anew only for another
-    deployment. ``wishes`` holds all that was wanted, as ``api r2 ×1``; ``settled`` the deployments that are over.
-    ``refuses``: raised by the next ``want``.
+    Like the agent it takes a repeated message for the same wish, starts what is dead anew only for another deployment,
+    and refuses what an older one wants. ``wishes`` holds all that was wanted, as ``api r2 ×1``; ``settled`` the
+    deployments that are over. ``refuses``: raised by the next ``want``. ``bus``, where set, hears of every new phase.
     """
 
     plan: dict[str, list[Start]] = field(default_factory=dict)
@@ -73,6 +77,9 @@ class FakePlatform:
     settled: list[int] = field(default_factory=list)
     refuses: DeployCodeError | None = None
     is_open: bool = False
+    bus: Bus | None = None
+    records: FakeRecords | None = None
+    _deployment: int = 0
     _wanted: dict[Pair, tuple[int, Wanted]] = field(default_factory=dict)
     _found: dict[str, Instance] = field(default_factory=dict)
     _starts: dict[str, Start] = field(default_factory=dict)
@@ -91,7 +98,7 @@ class FakePlatform:
         self.is_open = False
 
     async def observe(self) -> tuple[Instance, ...]:
-        return tuple(self._found.values())
+        return self.all()
 
     async def want(
         self,
@@ -106,12 +113,18 @@ class FakePlatform:
         if self.refuses is not None:
             error, self.refuses = self.refuses, None
             raise error
+        self._refuse_stale(deployment)
+        if self.records is not None:
+            self.records.want(deployment, wanted, rerun)
         for each in wanted:
             self.wishes.append(f"{each.service} r{each.revision} ×{each.replicas}")
             self._take(deployment, each, rerun=each.service in rerun)
 
     async def settle(self, deployment: int) -> None:
+        self._refuse_stale(deployment)
         self.settled.append(deployment)
+        if self.records is not None:
+            self.records.settle()
 
     def instances(self, service: str) -> tuple[Instance, ...]:
         return tuple(each for each in self._found.values() if each.service == service)
@@ -125,19 +138,31 @@ class FakePlatform:
     async def inspect(self, instance: Instance) -> dict[str, Any]:
         return {"pids": (), "listening": (), "cpu_percent": 0.0, "memory_bytes": 0}
 
-    # -- what a test does to it
+    # -- what a test sees of it, and does to it
+
+    def all(self) -> tuple[Instance, ...]:
+        """Every instance, now."""
+        return tuple(self._found.values())
 
     def will(self, service: str, *starts: Start) -> None:
         """From now on starts of ``service`` go like this, one after the other; the last one for ever."""
         self.plan[service] = list(starts)
 
     def become(self, service: str, phase: Phase, *, index: int = 0, **changes: Any) -> None:
-        """The instance with that index enters a phase; ``Phase.GONE`` takes it away."""
-        found = next(each for each in self.instances(service) if each.index == index)
+        """The instance with that index enters a phase; ``Phase.GONE`` takes it away. KeyError where there is none."""
+        found = {each.index: each for each in self.instances(service)}[index]
         opened = {"gate": Gate.OPEN, "ready_at": time.time()} if phase is Phase.READY else {"ready_at": 0.0}
         self._put(found.but(phase=phase, **{**opened, **changes}))
 
     # -- pieces
+
+    def _refuse_stale(self, deployment: int) -> None:
+        if deployment < self._deployment:
+            raise StalePlanError(
+                f"deployment {deployment} wants something, and deployment {self._deployment} came after it",
+                meaning="Nothing was changed by this message",
+            )
+        self._deployment = deployment
 
     def _take(self, deployment: int, wanted: Wanted, *, rerun: bool) -> None:
         pair = wanted.service, wanted.revision
@@ -173,11 +198,15 @@ class FakePlatform:
         return [each for each in found if each.phase is not Phase.STOPPING]
 
     def _start(self, instance: Instance) -> None:
-        coming = self.plan.get(instance.service) or [Start()]
+        coming = self.plan.get(instance.service) or [self._usual(instance)]
         start = self._starts[instance.uuid] = coming.pop(0) if len(coming) > 1 else coming[0]
         now = time.time()
         self._put(instance.but(phase=Phase.STARTING, gate=Gate.WAITING, exit=None, note="", started_at=now))
         self._later(instance.uuid, start)
+
+    def _usual(self, instance: Instance) -> Start:
+        known = self._wanted.get((instance.service, instance.revision))
+        return Start.completes() if known and known[1].content.one_shot else Start()
 
     def _later(self, uuid: str, start: Start) -> None:
         def happen() -> None:
@@ -197,10 +226,23 @@ class FakePlatform:
             asyncio.get_running_loop().call_soon(self._put, instance.but(phase=Phase.GONE))
 
     def _put(self, instance: Instance) -> None:
+        before = self._found.get(instance.uuid)
         if instance.phase is Phase.GONE:
             self._found.pop(instance.uuid, None)
         else:
             self._found[instance.uuid] = instance
+        if self.records is not None:
+            known = self._wanted.get((instance.service, instance.revision))
+            self.records.put(instance, known[1].content if known else None)
+        self._announce(before, instance)
         waiter = self._waiters.pop(instance.service, None)
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+    def _announce(self, before: Instance | None, now: Instance) -> None:
+        if self.bus is not None and (before is None or before.phase is not now.phase):
+            name = f"{now.service} r{now.revision} #{now.index}"
+            event = InstanceChanged(
+                deployment=self._deployment, service=now.service, instance=name, phase=now.phase, detail=now.note
+            )
+            self.bus.publish(event)
