@@ -14,6 +14,13 @@ from support.ports import free_port
 from support.project import ProjectFolder
 
 
+@pytest.fixture(autouse=True)
+def machine_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What tests promise of this machine is known to this test alone, and nothing is left of it on the machine."""
+    monkeypatch.setenv("DEPLOY_CODE_MACHINE_DIR", str(tmp_path))
+    return tmp_path
+
+
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """A folder that other users may enter, which pytest's own are not: for services with `user:`."""

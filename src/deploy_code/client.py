@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import Any
 
 from deploy_code.app import DEFAULT_FILE, App
 from deploy_code.embed import looks
-from deploy_code.embed.looks import Seconds
+from deploy_code.embed.arguments import Seconds
 from deploy_code.embed.orchestrator import DeploymentOrchestrator
 from deploy_code.errors import ConfigError, DeployCodeError, DeploymentError
 from deploy_code.orchestrator.report import DeploymentReport
@@ -103,13 +104,15 @@ class DeployCode:
 
     async def status(self, detailed: bool = False) -> dict[str, Any]:
         """How all services are doing; see the reference for the keys. ``detailed`` adds instances, probes and usage."""
-        return looks.status_of(self._app(), detailed=detailed)
+        return await looks.look(self._app(), detailed=detailed)
 
     async def validate(self) -> dict[str, Any]:
         """``is_valid``, ``errors`` and ``warnings`` of the file alone; each error is led by its code."""
         from deploy_code.config import check_files
 
-        problems, warnings = check_files([self.config_path], registered=self.orchestrator.extensions)
+        problems, warnings = await asyncio.to_thread(
+            check_files, [self.config_path], registered=self.orchestrator.extensions
+        )
         return {
             "is_valid": not problems,
             "errors": [problem.coded() for problem in problems],

@@ -98,7 +98,7 @@ class Dependency:
 class HealthCheck:
     """How readiness is asked for. Both ``endpoint`` and ``command``: both must pass. Neither: TCP-connect or alive."""
 
-    endpoint: str = ""  # http(s)://…, /path, tcp://host:port; may hold placeholders
+    endpoint: str = field(default="", repr=False)  # http(s)://…, /path, tcp://host:port; may hold placeholders
     command: tuple[str, ...] = field(default=(), repr=False)
     interval_seconds: float = 30.0
     timeout_seconds: float = 10.0
@@ -162,6 +162,10 @@ def run_hash(content: Content) -> str:
 # --------------------------------------------------------------------------- the project around the services
 
 
+OWN_TYPES = ("process", "container")
+"""The types of services that we run ourselves; all others are registered."""
+
+
 class StrategyName(StrEnum):
     """Orders of rollouts, and how each is done. Names of custom strategies are plain strings."""
 
@@ -176,9 +180,9 @@ class StrategyName(StrEnum):
 class Hooks:
     """argv lists run on this machine, in the config's folder, with the project's env."""
 
-    pre_deploy: tuple[tuple[str, ...], ...] = ()
-    post_deploy: tuple[tuple[str, ...], ...] = ()
-    on_failure: tuple[tuple[str, ...], ...] = ()
+    pre_deploy: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
+    post_deploy: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
+    on_failure: tuple[tuple[str, ...], ...] = field(default=(), repr=False)
     timeout_seconds: float = 60.0
 
 
@@ -196,7 +200,7 @@ class Settings:
     """How deployments of this project go (section ``deployment:`` and what else steers the engine)."""
 
     strategy: str = StrategyName.SEQUENTIAL
-    strategy_options: Mapping[str, object] = field(default_factory=dict)  # keyword arguments of a custom strategy
+    strategy_options: Mapping[str, object] = field(default_factory=dict, repr=False)  # arguments of a custom strategy
     max_parallel: int = 10
     timeout_seconds: float = 300.0  # of one gate
     total_timeout_seconds: float = 0.0  # of the whole run; 0: timeout_seconds × services in the run

@@ -25,6 +25,7 @@ Questions to a host
     resume    {config, memory}            → Started  the object made anew; nothing is started
     health    {uuid, timeout}             → {status}  {} for one that it does not hold
     stop      {uuid, timeout, last}       → {gently}  then the object is no more; {} for one that it does not hold
+    forget    {uuid}                      → {}  nothing is called: the object is no more
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ LIMIT = 64 * 1024 * 1024  # bytes of one line: a thousand services in one messag
 SOCKET = "agent.sock"
 AGENT_ENV = (  # the variables an agent is started with, and keeps
     "PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR",
-    "NOTIFY_SOCKET", "PYTHONPATH", "DEPLOY_CODE_RECOVERY_DELAY",
+    "NOTIFY_SOCKET", "PYTHONPATH", "DEPLOY_CODE_RECOVERY_DELAY", "DEPLOY_CODE_MACHINE_DIR",
 )  # fmt: skip
 AGENT_LOCK = "agent.lock"  # flock, held by the agent for life; its text is the agent's pid
 AGENT_LOG = "agent.log"
@@ -89,7 +90,8 @@ class Want:
 
     Carries the number of the deployment it belongs to; any but the one recorded as running is refused (E012).
     Idempotent: the same message twice is the same as once. ``stop_timeout`` replaces each service's own.
-    ``rerun``: one-shots that are to run even though they are recorded as done.
+    ``rerun``: one-shots that are to run even though they are recorded as done. ``forget``: what cannot be stopped is
+    not kept any more. ``start_timeout``: seconds that the ``start`` of a custom service may take.
     """
 
     deployment: int
@@ -97,6 +99,8 @@ class Want:
     stop_timeout: float | None = None
     rerun: tuple[str, ...] = ()
     port_range: tuple[int, int] = (30000, 40000)  # both ends included; where dynamic ports come from
+    forget: bool = False
+    start_timeout: float = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,12 +70,17 @@ class Dying(Service):
         return ServiceStatus.RUNNING
 """
     extension(project, text)
-    project.write({"ill": dying(), "well": sleeper()}, plugins=["./ours.py:Dying"])
+    project.write(
+        {"ill": dying(), "well": sleeper()},
+        plugins=["./ours.py:Dying"],
+        deployment={"circuit_breaker": {"failures": 2, "cooldown_seconds": 400}},
+    )
     project.cli("deploy").ok()
     (project.folder / "deadly").touch()
     until(lambda: project.status()["circuits"], "the circuit to open", 30)
     [circuit] = project.status()["circuits"]
-    assert circuit["state"] == "open" and circuit["retry_at"] > time.time()
+    assert circuit["state"] == "open"
+    assert 300 < circuit["retry_at"] - time.time() <= 400, "as the file says"
     assert "Dying" in circuit["protects"] and f"{project.folder}/ours.py:Dying" in circuit["protects"]
     assert "Dying" in project.cli("status").ok().stdout
     assert "CircuitOpened" in [each["name"] for each in project.cli("events", "--format", "json").ok().json()]

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
+import mypy.api
 import pytest
 import yaml
 
@@ -143,6 +144,15 @@ def test_a_yaml_block_that_looks_like_a_whole_file_is_marked_as_one() -> None:
 @pytest.mark.parametrize("block", marked("python", "python run", "python test"))
 def test_every_python_block_compiles(block: Block) -> None:
     compile(block.text, str(block), "exec")
+
+
+def test_every_program_is_well_typed(tmp_path: Path) -> None:
+    """By mypy, as a user with type checks has it. Names that an earlier block made are nobody's business here."""
+    for number, block in enumerate(block for block in BLOCKS if block.mark.startswith("python")):
+        (tmp_path / f"block_{number}.py").write_text(f"# {block}\n{block.text}")
+    options = ["--check-untyped-defs", "--disable-error-code=name-defined", f"--cache-dir={tmp_path / 'cache'}"]
+    found, told, code = mypy.api.run([*options, "--config-file=", str(tmp_path)])
+    assert code == 0, found + told
 
 
 @pytest.mark.parametrize("block", marked("python run"))

@@ -99,9 +99,7 @@ def test_the_registry_of_a_project_does_it_for_real(town: ProjectFolder) -> None
 
 
 def test_resources_are_allocated_or_refused_with_what_is_short(town: ProjectFolder) -> None:
-    alone = "ResourceManager()"
-    assert alone in counterpart(4), "only its ledger lies elsewhere"
-    said = run(town, counterpart(4).replace(alone, "ResourceManager('ledger')")).ok().stdout
+    said = run(town, counterpart(4)).ok().stdout
     assert "Allocation(name='myapp'" in said or ("E004 INSUFFICIENT_RESOURCES" in said and "GPU" in said)
     assert "Resources available for deployment" in said
 

@@ -152,7 +152,7 @@ def test_a_program_that_is_killed_in_the_middle_is_undone_by_the_agent_without_a
         embedding.communicate()
     until(lambda: pids(shop).keys() == {"web"} and text_at(port, "/index.html") == "v1", "it to be undone", 30)
     assert len(agents(shop)) == 1
-    assert asyncio.run(DeploymentOrchestrator(config_of(shop)).stop(5)).success
+    assert asyncio.run(DeploymentOrchestrator(config_of(shop), wait=True).stop(5)).success
 
 
 # --------------------------------------------------------------------------- configs

@@ -19,7 +19,6 @@ from deploy_code.resources import Capacity, ResourceManager
 from deploy_code.resources.capacity import cores
 from support.extensions import PAGE, extension, page
 from support.groups import HOG, need_groups
-from support.ledgers import promises
 from support.ports import free_port, free_ports
 from support.project import ProjectFolder
 from support.scenarios import instances, last, pages, pids, sleeper, states, text_at, until, web
@@ -29,17 +28,21 @@ CORES = cores()
 QUICK = {"stop_timeout_seconds": 2, "min_ready_seconds": 0.05}
 
 
+def promised() -> dict[str, float]:
+    """Cores that are promised on this machine, by ``project/service``."""
+    return {f"{each.owner}/{each.name}": each.cpu_cores for each in ResourceManager().allocations(everyone=True)}
+
+
 def holding(**resources: float) -> dict[str, Any]:
     return sleeper(resources=resources, **QUICK)
 
 
 def test_projects_that_deploy_at_the_same_moment_share_what_there_is(
-    make_project: Callable[..., ProjectFolder], tmp_path: Path
+    make_project: Callable[..., ProjectFolder],
 ) -> None:
-    projects = [make_project(f"p{number}") for number in range(4)]
+    projects = [make_project(f"p{number}") for number in range(4)]  # each with a data_dir of its own
     for each in projects:
-        storage = {"data_dir": str(tmp_path / "data"), "log_dir": str(each.log_dir)}
-        each.write({"web": holding(cpu_cores=0.6 * CORES)}, infrastructure={"storage": storage})
+        each.write({"web": holding(cpu_cores=0.6 * CORES)})
     runs = [each.start("deploy") for each in projects]
     said = [run.communicate(timeout=60)[1] for run in runs]
     codes = [run.returncode for run in runs]
@@ -48,9 +51,7 @@ def test_projects_that_deploy_at_the_same_moment_share_what_there_is(
     for code, text in zip(codes, said, strict=True):
         if code:
             assert "E004 INSUFFICIENT_RESOURCES" in text and f"{winner.name}/web holds" in text
-    assert {name: each.cpu_cores for name, each in promises(tmp_path / "data").items()} == {
-        f"{winner.name}/web": pytest.approx(0.6 * CORES)
-    }
+    assert promised() == {f"{winner.name}/web": pytest.approx(0.6 * CORES)}
     winner.cli("stop").ok()
     next(each for each in projects if each is not winner).cli("deploy").ok()  # no refused one is in its way
 
@@ -147,9 +148,9 @@ class Half(DeploymentStrategy):
         os.killpg(running.pid, signal.SIGKILL)
         running.communicate()
     project.cli("recover").exits(1)
-    assert {name: each.cpu_cores for name, each in promises(project.data_dir).items()} == {"shop/a": 0.25}
+    assert promised() == {"shop/a": 0.25}
     project.cli("stop").ok()
-    assert promises(project.data_dir) == {}
+    assert promised() == {}
 
 
 def test_who_takes_too_much_memory_is_killed_and_nobody_else_notices(project: ProjectFolder, busybox: Path) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deploy_code.resources.capacity import cores, read_capacity
-from deploy_code.resources.database import path_of
+from deploy_code.resources.place import FOLDER, path_of
 from support.ledgers import holders, promises
 from support.ports import free_port, free_range
 from support.project import ProjectFolder
@@ -58,28 +61,9 @@ def shop(make_project: Callable[..., ProjectFolder]) -> ProjectFolder:
 
 
 @pytest.fixture
-def blog(make_project: Callable[..., ProjectFolder], shop: ProjectFolder) -> Iterator[Neighbour]:
-    """Another project of the same machine: the same data_dir."""
-    neighbour = Neighbour(make_project("blog"), shop)
-    yield neighbour
-    neighbour.cli("stop")
-    until(lambda: not any("/blog" in each.command for each in shop.leftovers()), "its agent has ended")
-
-
-class Neighbour:
-    """A project that shares the data_dir of another."""
-
-    def __init__(self, project: ProjectFolder, other: ProjectFolder) -> None:
-        self.project = project
-        self._data_dir = other.data_dir
-
-    def write(self, services: dict[str, Any], **sections: Any) -> None:
-        storage = {"data_dir": str(self._data_dir), "log_dir": str(self.project.log_dir)}
-        infrastructure = {"storage": storage} | sections.pop("infrastructure", {})
-        self.project.write(services, infrastructure=infrastructure, **sections)
-
-    def cli(self, *args: str, **options: Any):
-        return self.project.cli(*args, **options)
+def blog(make_project: Callable[..., ProjectFolder]) -> ProjectFolder:
+    """Another project of the same machine, with a data_dir of its own."""
+    return make_project("blog")
 
 
 # --------------------------------------------------------------------------- refused, before anything was changed
@@ -93,7 +77,7 @@ def test_a_deployment_that_asks_for_more_than_there_is_is_refused(shop: ProjectF
     assert f"memory: {10**9} MB are needed" in said, "all that is short is said at once"
     assert "--force" in said and "overcommit" in said
     assert shop.cli("history", "--format", "json").json() == []
-    assert promises(shop.data_dir) == {}
+    assert promises(shop.machine_dir) == {}
 
 
 def test_a_dry_run_says_the_same_and_creates_nothing(shop: ProjectFolder):
@@ -110,7 +94,7 @@ def test_replicas_are_counted(shop: ProjectFolder):
     assert f"{2 * CORES:g} cores are needed" in shop.cli("deploy").exits(1).stderr
 
 
-def test_what_another_project_holds_is_not_free_until_it_stops(shop: ProjectFolder, blog: Neighbour):
+def test_what_another_project_holds_is_not_free_until_it_stops(shop: ProjectFolder, blog: ProjectFolder):
     shop.write({"web": holding(cpu_cores=CORES)})
     shop.cli("deploy").ok()
     blog.write({"api": holding(cpu_cores=0.5)})
@@ -119,7 +103,7 @@ def test_what_another_project_holds_is_not_free_until_it_stops(shop: ProjectFold
     assert f"shop/web holds {CORES:g} core" in said
     shop.cli("stop").ok()
     blog.cli("deploy").ok()
-    assert promises(shop.data_dir)["blog/api"].cpu_cores == 0.5
+    assert promises(shop.machine_dir)["blog/api"].cpu_cores == 0.5
 
 
 def test_more_of_the_same_is_refused_and_what_runs_goes_on(shop: ProjectFolder):
@@ -128,7 +112,37 @@ def test_more_of_the_same_is_refused_and_what_runs_goes_on(shop: ProjectFolder):
     before = pid_of(shop, "web")
     assert "E004" in shop.cli("scale", "web=2").exits(1).stderr
     assert pid_of(shop, "web") == before
-    assert promises(shop.data_dir)["shop/web"].cpu_cores == CORES
+    assert promises(shop.machine_dir)["shop/web"].cpu_cores == CORES
+
+
+def test_a_dry_run_of_more_of_the_same_says_so_too(shop: ProjectFolder):
+    shop.write({"web": holding(cpu_cores=CORES)})
+    shop.cli("deploy").ok()
+    assert "E004" in shop.cli("--dry-run", "scale", "web=2").exits(1).stderr
+    shop.cli("--dry-run", "--force", "scale", "web=2").ok()
+    shop.cli("--dry-run", "stop").ok()
+
+
+def test_a_service_may_use_what_the_one_shot_before_it_has_used(shop: ProjectFolder):
+    job = one_shot("pass") | {"resources": {"cpu_cores": CORES}}
+    web = holding(cpu_cores=CORES) | {"dependencies": [{"service": "job", "condition": "completed"}]}
+    shop.write({"job": job, "web": web})
+    shop.cli("deploy").ok()
+    assert {name: each.cpu_cores for name, each in promises(shop.machine_dir).items()} == {"shop/web": CORES}
+
+
+def test_a_renamed_service_needs_no_more_than_it_had(shop: ProjectFolder):
+    write_program(shop)
+    port = free_port()
+    shop.write({"web": program(port, resources={"cpu_cores": CORES})})
+    shop.cli("deploy").ok()
+    shop.write({"api": program(port, resources={"cpu_cores": CORES})})
+    shop.cli("deploy").ok()
+    assert {name: each.cpu_cores for name, each in promises(shop.machine_dir).items()} == {"shop/api": CORES}
+    shop.write({"last": program(port, "exit", 3, resources={"cpu_cores": CORES})})
+    shop.cli("deploy").exits(1)
+    assert {name: each.cpu_cores for name, each in promises(shop.machine_dir).items()} == {"shop/api": CORES}
+    assert list(pids(shop)) == ["api"], "the way back fits, too"
 
 
 def test_less_always_fits(shop: ProjectFolder):
@@ -139,7 +153,7 @@ def test_less_always_fits(shop: ProjectFolder):
     shop.cli("restart").ok()
     shop.cli("rollback").exits(1)  # back to more, which was forced and is no good deployment
     shop.cli("stop").ok()
-    assert promises(shop.data_dir) == {}
+    assert promises(shop.machine_dir) == {}
 
 
 # --------------------------------------------------------------------------- on purpose
@@ -149,13 +163,13 @@ def test_with_force_it_is_a_warning_and_it_is_written_down(shop: ProjectFolder):
     shop.write({"web": holding(cpu_cores=CORES + 1)})
     done = shop.cli("--force", "deploy").ok()
     assert "E004 INSUFFICIENT_RESOURCES: cpu:" in done.stderr and "(forced)" in done.stderr
-    assert promises(shop.data_dir)["shop/web"].cpu_cores == CORES + 1
+    assert promises(shop.machine_dir)["shop/web"].cpu_cores == CORES + 1
 
 
 def test_without_its_phase_nothing_is_checked_and_all_is_written_down(shop: ProjectFolder):
     shop.write({"web": holding(cpu_cores=CORES + 1)})
     assert "E004" not in shop.cli("deploy", "--skip-phases", "resources").ok().output
-    assert promises(shop.data_dir)["shop/web"].cpu_cores == CORES + 1
+    assert promises(shop.machine_dir)["shop/web"].cpu_cores == CORES + 1
 
 
 def test_overcommit_promises_more_than_there_is(shop: ProjectFolder):
@@ -170,10 +184,61 @@ def test_overcommit_promises_more_than_there_is(shop: ProjectFolder):
 def test_a_project_that_asks_for_nothing_leaves_no_ledger(shop: ProjectFolder):
     shop.write({"web": sleeper(**QUICK)})
     shop.cli("deploy").ok()
-    assert not Path(path_of(str(shop.data_dir))).exists()
+    assert not Path(path_of(str(shop.machine_dir))).exists()
+
+
+def imported(project: ProjectFolder, *command: str) -> set[str]:
+    """Our modules that one command imports."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "deploy_code", *command],
+        cwd=project.folder,
+        env={**os.environ, **project.env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    names = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    return {name for name in names if name.startswith("deploy_code.")}
+
+
+def test_a_project_that_asks_for_nothing_does_not_pay_for_those_that_do(shop: ProjectFolder, blog: ProjectFolder):
+    shop.write({"web": holding(cpu_cores=0.1)})
+    shop.cli("deploy").ok()
+    blog.write({"api": sleeper(**QUICK)})
+    blog.cli("deploy").ok()
+    blog.write({"api": sleeper(**QUICK, env={"V": "2"})})
+    for command in ("deploy", "deploy", "status"):
+        names = imported(blog, command)
+        assert {name for name in names if name.startswith("deploy_code.resources.")} <= {"deploy_code.resources.place"}
+        assert "deploy_code.drivers.cgroup" not in names
 
 
 # --------------------------------------------------------------------------- exact again, whatever happened
+
+
+@pytest.mark.parametrize("lost", ["deleted", "damaged and moved away"])
+def test_a_ledger_that_was_lost_is_written_again_by_the_next_deploy(shop: ProjectFolder, lost: str):
+    shop.write({"web": holding(cpu_cores=0.5)})
+    shop.cli("deploy").ok()
+    ledger = shop.machine_dir / FOLDER
+    if lost == "deleted":
+        shutil.rmtree(ledger)
+    else:
+        for each in ledger.iterdir():
+            each.write_bytes(b"this is no database, and never was one")
+        assert "damaged" in shop.cli("resources").exits(1).stderr
+        ledger.rename(shop.machine_dir / "damaged")
+    assert "Nothing to deploy" in shop.cli("deploy").ok().stdout
+    assert {name: each.cpu_cores for name, each in promises(shop.machine_dir).items()} == {"shop/web": 0.5}
+
+
+def test_two_projects_of_one_name_are_told_apart(shop: ProjectFolder, make_project: Callable[..., ProjectFolder]):
+    other = make_project("shop", shop.folder.parent / "elsewhere")
+    shop.write({"web": holding(cpu_cores=CORES)})
+    shop.cli("deploy").ok()
+    other.write({"web": holding(cpu_cores=CORES)})
+    assert f"; {shop.state}/web holds {CORES:g} core" in other.cli("deploy").exits(1).stderr
 
 
 def test_a_deployment_that_failed_gives_back_what_it_had_set_aside(shop: ProjectFolder):
@@ -183,17 +248,17 @@ def test_a_deployment_that_failed_gives_back_what_it_had_set_aside(shop: Project
     broken = program(free_port(), "exit", 3, resources={"cpu_cores": 1, "memory_mb": 64})
     shop.write({"web": holding(cpu_cores=0.75), "api": broken})
     shop.cli("deploy").exits(1)
-    assert {name: each.cpu_cores for name, each in promises(shop.data_dir).items()} == {"shop/web": 0.5}
+    assert {name: each.cpu_cores for name, each in promises(shop.machine_dir).items()} == {"shop/web": 0.5}
 
 
 def test_a_one_shot_holds_its_own_only_while_it_runs(shop: ProjectFolder):
     job = one_shot("import os, time\nwhile not os.path.exists('go'): time.sleep(0.05)")
     shop.write({"job": job | {"resources": {"cpu_cores": 1}}})
     running = shop.start("deploy")
-    until(lambda: promises(shop.data_dir).get("shop/job"), "it is promised its core")
+    until(lambda: promises(shop.machine_dir).get("shop/job"), "it is promised its core")
     (shop.folder / "go").touch()
     assert running.communicate(timeout=30) and running.returncode == 0
-    assert promises(shop.data_dir) == {}
+    assert promises(shop.machine_dir) == {}
 
 
 def test_a_killed_deployment_is_undone_and_the_ledger_with_it(shop: ProjectFolder):
@@ -205,15 +270,15 @@ def test_a_killed_deployment_is_undone_and_the_ledger_with_it(shop: ProjectFolde
         until(lambda: "job" in pids(shop), "the one-shot runs")
         os.killpg(running.pid, signal.SIGKILL)
         running.communicate()
-    assert promises(shop.data_dir)["shop/web"].cpu_cores == 1, "whoever recovers it may need all of it"
+    assert promises(shop.machine_dir)["shop/web"].cpu_cores == 1, "whoever recovers it may need all of it"
     shop.cli("recover").exits(1)
-    assert {name: each.cpu_cores for name, each in promises(shop.data_dir).items()} == {"shop/web": 0.5}
+    assert {name: each.cpu_cores for name, each in promises(shop.machine_dir).items()} == {"shop/web": 0.5}
 
 
 def test_a_deployment_that_its_hook_refuses_holds_nothing(shop: ProjectFolder):
     shop.write({"web": holding(cpu_cores=1)}, hooks={"pre_deploy": ["/bin/false"]})
     shop.cli("deploy").exits(1)
-    assert promises(shop.data_dir) == {}
+    assert promises(shop.machine_dir) == {}
 
 
 # --------------------------------------------------------------------------- GPUs
@@ -240,7 +305,7 @@ def test_each_instance_sees_its_own_gpus_and_no_other(with_gpus: ProjectFolder):
     assert visible(with_gpus, "train") == ["0", "1", "2"]
     assert visible(with_gpus, "web") == ["not set"]
     with_gpus.cli("scale", "train=1").ok()
-    assert holders(with_gpus.data_dir) == {"shop/train": tuple(map(int, visible(with_gpus, "train")))}
+    assert holders(with_gpus.machine_dir) == {"shop/train": tuple(map(int, visible(with_gpus, "train")))}
 
 
 def test_an_instance_keeps_its_gpus_over_restarts(with_gpus: ProjectFolder):
@@ -296,21 +361,21 @@ def ports_of(project: ProjectFolder, service: str) -> set[int]:
     return {number for each in instances(project, service) for number in each["ports"].values()}
 
 
-def test_two_projects_never_choose_the_same_port(shop: ProjectFolder, blog: Neighbour, busybox: Path):
+def test_two_projects_never_choose_the_same_port(shop: ProjectFolder, blog: ProjectFolder, busybox: Path):
     first, last = free_range(16)
     network = {"network": {"port_range": {"start": first, "end": last}}}
     storage = {"storage": {"data_dir": str(shop.data_dir), "log_dir": str(shop.log_dir)}}
     shop.write({"web": many(8)}, infrastructure=storage | network)
     blog.write({"web": many(8)}, infrastructure=network)
-    both = [shop.start("deploy"), blog.project.start("deploy")]
+    both = [shop.start("deploy"), blog.start("deploy")]
     for each in both:
         out, err = each.communicate(timeout=60)
         assert each.returncode == 0, out + err
-    mine, theirs = ports_of(shop, "web"), ports_of(blog.project, "web")
+    mine, theirs = ports_of(shop, "web"), ports_of(blog, "web")
     assert len(mine) == len(theirs) == 8 and not mine & theirs
 
 
-def test_ports_are_free_for_others_when_nothing_runs_any_more(shop: ProjectFolder, blog: Neighbour, busybox: Path):
+def test_ports_are_free_for_others_when_nothing_runs_any_more(shop: ProjectFolder, blog: ProjectFolder, busybox: Path):
     shop.write({"web": many(3)})
     shop.cli("deploy").ok()
     assert shop.cli("resources", "--format", "json").ok().json()["ports"]["shop"] >= 3
@@ -322,7 +387,7 @@ def test_ports_are_free_for_others_when_nothing_runs_any_more(shop: ProjectFolde
 # --------------------------------------------------------------------------- the command
 
 
-def test_resources_shows_machine_promises_what_is_free_and_what_is_used(shop: ProjectFolder, blog: Neighbour):
+def test_resources_shows_machine_promises_what_is_free_and_what_is_used(shop: ProjectFolder, blog: ProjectFolder):
     shop.write({"web": holding(cpu_cores=0.5, memory_mb=256)})
     shop.cli("deploy").ok()
     blog.write({"api": holding(cpu_cores=0.25, storage_gb=1)})

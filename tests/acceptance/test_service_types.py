@@ -204,62 +204,69 @@ BAD = {
     "raises": ('raise ValueError("no idea how")', ["E005", "ValueError", "no idea how"]),
     "ends its host": ("os._exit(3)", ["E005", "start()"]),
     "quits": ("sys.exit(4)", ["E005", "start()"]),
-    "hangs": ("time.sleep(1000)", ["E006", "start()"]),
+    "hangs": ("await asyncio.sleep(1000)", ["E006", "start()"]),
     "gives nonsense": ("return 7", ["E005", "7"]),
     "remembers too much": ('return {"all": "x" * 20000}', ["E005", "16384"]),
 }
 
 
-@pytest.mark.parametrize("habit", BAD)
-def test_a_start_that_goes_wrong_is_named_and_everything_is_put_back(shop: ProjectFolder, habit: str) -> None:
-    body, words = BAD[habit]
-    extension(shop, f"class Bad(Service):\n    def start(self):\n        {body}\n", file="bad.py")
+def test_a_start_that_goes_wrong_is_named_and_everything_is_put_back(shop: ProjectFolder) -> None:
     port, other = free_ports(2)
-    pages(shop, "v3")
     write(shop, {"site": page(port), "other": web(other)})
     shop.cli("deploy").ok()
-    before = pids(shop)
-    changed = {"site": page(port, "v2"), "other": web(other), "worse": {"service_type": "Bad"}}
-    write(shop, changed, [*OURS, "./bad.py:Bad"], timeout_seconds=1.5)
-    failed = shop.cli("deploy").exits(1)
-    cause = next(line for line in failed.stderr.splitlines() if line.startswith(f"{words[0]} "))
-    for word in [*words, "worse r1", 'service_type "Bad"', f"{shop.folder}/bad.py:Bad"]:
-        assert word in cause
-    assert "rolled back" in failed.output
-    assert text_at(port) == "v1" and pids(shop)["other"] == before["other"]
-    assert states(shop) == {"site": "running", "other": "running"}
+    kept = pid_of(shop, "other")
+    for number, (habit, (body, words)) in enumerate(BAD.items()):
+        text = f"""
+class Bad(Service):
+    {"async " * body.startswith("await")}def start(self):
+        {body}
+
+    def stop(self):
+        note("cleans up after {habit}")
+"""
+        where = extension(shop, text, file=f"bad{number}.py")
+        changed = {"site": page(port, "v2"), "other": web(other), "worse": {"service_type": "Bad"}}
+        write(shop, changed, [*OURS, f"./{where.name}:Bad"], timeout_seconds=1.5)
+        failed = shop.cli("deploy").exits(1)
+        cause = next(line for line in failed.stderr.splitlines() if line.startswith(f"{words[0]} "))
+        for word in [*words, "worse r", 'service_type "Bad"', f"{where}:Bad"]:
+            assert word in cause, (habit, word, str(failed))
+        assert "was rolled back" in failed.output, habit
+        assert text_at(port) == "v1" and pid_of(shop, "other") == kept, habit
+        assert states(shop) == {"site": "running", "other": "running"}, habit
+        assert f"cleans up after {habit}" in notes(shop)
     write(shop, {"site": page(port), "other": web(other)})
     assert "nothing to do" in shop.cli("plan").ok().stdout
 
 
-@pytest.mark.parametrize(
-    ("body", "word"),
-    [
-        ('raise ValueError("the gauge is broken")', "the gauge is broken"),
-        ('return "splendid"', "splendid"),
-        ("time.sleep(1000)", "health_check"),
-        ("return None", "None"),
-    ],
-    ids=["raises", "gives nonsense", "hangs", "gives nothing"],
-)
-def test_a_health_check_that_goes_wrong_is_no_yes(shop: ProjectFolder, body: str, word: str) -> None:
-    text = f"""
+ODD = {
+    "raises": ('raise ValueError("the gauge is broken")', "the gauge is broken"),
+    "gives nonsense": ('return "splendid"', "splendid"),
+    "hangs": ("time.sleep(1000)", "health_check"),
+    "gives nothing": ("return None", "None"),
+}
+
+
+def test_a_health_check_that_goes_wrong_is_no_yes(shop: ProjectFolder) -> None:
+    check = {"interval_seconds": 0.2, "timeout_seconds": 0.3, "retries": 2}
+    for number, (habit, (body, word)) in enumerate(ODD.items()):
+        text = f"""
 class Odd(Service):
     def start(self):
-        note("start")
+        note("start {habit}")
 
     def stop(self):
-        note("stop")
+        note("stop {habit}")
 
     def health_check(self):
         {body}
 """
-    extension(shop, text, file="odd.py")
-    check = {"interval_seconds": 0.2, "timeout_seconds": 0.3, "retries": 2}
-    write(shop, {"odd": {"service_type": "Odd", "health_check": check}}, ["./odd.py:Odd"], timeout_seconds=2)
-    failed = shop.cli("deploy").exits(1).output
-    assert "E006 HEALTH_CHECK_FAILED" in failed and "Odd" in failed and word in failed
-    assert notes(shop)[:1] == ["start"] and notes(shop)[-1] == "stop"
+        where = extension(shop, text, file=f"odd{number}.py")
+        write(shop, {"odd": {"service_type": "Odd", "health_check": check}}, [f"./{where.name}:Odd"], timeout_seconds=2)
+        failed = shop.cli("deploy").exits(1).output
+        assert "E006 HEALTH_CHECK_FAILED" in failed and word in failed, (habit, failed)
+        assert 'service_type "Odd"' in failed or "health_check of Odd" in failed, (habit, failed)
+        assert notes(shop)[-1] == f"stop {habit}" and f"start {habit}" in notes(shop)
 
 
 def test_a_stop_that_hangs_holds_nobody_up(shop: ProjectFolder) -> None:
@@ -285,29 +292,52 @@ class Sticky(Service):
     until(lambda: not shop.leftovers(), "agent and hosts to go")
 
 
-@pytest.mark.parametrize(
-    ("entry", "words"),
-    [
-        ("./nowhere.py:Page", ["nowhere.py:Page"]),
-        ("./ours.py:Pager", ["ours.py:Pager"]),
-        ("./broken.py:Page", ["broken.py:Page", "syntax"]),
-        ("./raising.py:Page", ["raising.py:Page", "no licence"]),
-        ("./leaving.py:Page", ["leaving.py:Page"]),
-        ("no.such.module:Page", ["no.such.module:Page"]),
-        ("./ours.py:HERE", ["ours.py:HERE"]),
-    ],
-)
-def test_what_cannot_be_imported_is_found_before_anything_is_changed(
-    shop: ProjectFolder, entry: str, words: list[str]
-) -> None:
+def test_a_stop_that_raises_is_named_and_what_cannot_be_stopped_can_be_let_go(shop: ProjectFolder) -> None:
+    text = """
+class Stuck(Service):
+    def start(self):
+        note("started")
+
+    def stop(self):
+        raise OSError("the door is stuck")
+
+    def health_check(self):
+        return ServiceStatus.RUNNING
+"""
+    where = extension(shop, text, file="stuck.py")
+    port = free_port()
+    stuck = {"service_type": "Stuck", "stop_timeout_seconds": 1}
+    write(shop, {"site": page(port), "stuck": stuck}, [*OURS, "./stuck.py:Stuck"], timeout_seconds=2)
+    shop.cli("deploy").ok()
+    failed = shop.cli("stop").exits(1).stderr
+    cause = next(line for line in failed.splitlines() if line.startswith("E008"))
+    for word in ("stuck", 'service_type "Stuck"', f"{where}:Stuck", "stop() raised OSError: the door is stuck"):
+        assert word in cause, failed
+    seen = shop.status()["services"]
+    assert seen["site"]["status"] == "stopped" and not answers(port), "the other one is stopped all the same"
+    assert "the door is stuck" in seen["stuck"]["detail"], "what is not gone is still shown, with the reason"
+    shop.cli("stop", "--force").ok()
+    until(lambda: not shop.leftovers(), "agent and hosts to go")
+
+
+def test_what_cannot_be_imported_is_found_before_anything_is_changed(shop: ProjectFolder) -> None:
     (shop.folder / "broken.py").write_text("class Page(:\n")
     (shop.folder / "raising.py").write_text("raise RuntimeError('no licence')\n")
     (shop.folder / "leaving.py").write_text("import sys\nsys.exit(0)\n")
-    write(shop, {"site": page(free_port())}, [entry])
-    refused = shop.cli("deploy").exits(2).stderr
-    assert "E002 CONFIG_INVALID" in refused
-    for word in words:
-        assert word in refused
+    cases = {
+        "./nowhere.py:Page": ["nowhere.py:Page"],
+        "./ours.py:Pager": ["ours.py:Pager"],
+        "./broken.py:Page": ["broken.py:Page", "syntax"],
+        "./raising.py:Page": ["raising.py:Page", "no licence"],
+        "./leaving.py:Page": ["leaving.py:Page"],
+        "no.such.module:Page": ["no.such.module:Page"],
+        "./ours.py:HERE": ["ours.py:HERE"],
+    }
+    for entry, words in cases.items():
+        write(shop, {"site": page(free_port())}, [entry])
+        refused = shop.cli("deploy").exits(2).stderr
+        assert refused.startswith("E002 CONFIG_INVALID")
+        assert all(word in refused for word in words), refused
     assert not shop.state.exists() or history(shop) == []
 
 

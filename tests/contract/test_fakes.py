@@ -161,7 +161,7 @@ async def test_a_config_may_be_text_a_path_or_built_in_code(tmp_path: Path) -> N
     path = tmp_path / "deploy-code.yaml"
     path.write_text(text)
     built = DeploymentConfig(services={"db": ServiceConfig(command="db")})
-    for config in (text, path, built):
+    for config in (text, path, str(path), built):
         async with FakeProject(config) as project:
             assert (await project.deploy()).success
             assert project.ready() == {"db": 1}
@@ -188,13 +188,20 @@ async def test_what_is_wrong_with_a_config_is_said_as_ever() -> None:
             await project.deploy()
 
 
+async def test_what_is_no_config_and_no_start_is_told() -> None:
+    with pytest.raises(TypeError, match="plain data only, got a ServiceConfig: build a DeploymentConfig"):
+        await FakeProject({"services": {"db": ServiceConfig(command="db")}}).__aenter__()
+    with pytest.raises(TypeError, match=r"made by Start.ready\(\) and its like, got 'ready'"):
+        FakePlatform().will("db", "ready")  # type: ignore[arg-type]
+
+
 async def test_nothing_of_it_is_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     async with FakeProject(SHOP) as project:
         await project.deploy()
         assert list(tmp_path.iterdir())
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(AttributeError):
+    with pytest.raises(TypeError, match="a mapping, text or a path, got int"):
         await FakeProject(17).__aenter__()  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(RuntimeError, match="async with FakeProject"):

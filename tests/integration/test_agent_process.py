@@ -300,3 +300,20 @@ def _zombies(parent: int) -> int:
                 continue
             count += fields[0] == "Z" and int(fields[1]) == parent
     return count
+
+
+async def test_closing_gives_up_on_what_was_not_answered_and_connects_no_more(house: House):
+    await house.platform.open()
+    pid = house.agent_pid()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        asked = asyncio.create_task(house.want(house.wanted("a", sleeper())))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # the message is on its way by now
+        asked.cancel()
+        await asyncio.wait([asked])
+        await asyncio.wait_for(house.platform.close(), 10)
+        others = [task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        assert others == [], "nothing may go on that would connect again"
+    finally:
+        os.kill(pid, signal.SIGCONT)

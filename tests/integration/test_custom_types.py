@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -148,6 +150,44 @@ async def test_the_death_of_its_host_harms_nothing(house: House, tmp_path: Path)
     await house.eventually(lambda: not alive(before.pid))
 
 
+@pytest.mark.parametrize("way", ["fork", "inherit"])
+async def test_what_a_host_leaves_behind_does_not_pass_for_the_host(house: House, tmp_path: Path, way: str) -> None:
+    text = """
+    class Heir(Service):
+        def start(self):
+            said(self.config, "start")
+            if self.config.options["way"] == "fork":
+                pid = os.fork()
+                if pid == 0:
+                    time.sleep(1000)
+                    os._exit(0)
+            else:  # as a library does that forks in C: lock and connection go to the child
+                for name in os.listdir("/proc/self/fd"):
+                    with suppress(OSError):
+                        os.set_inheritable(int(name), True)
+                folder = os.path.dirname(self.config.log_path)
+                env = dict(self.config.env)
+                pid = subprocess.Popen(["sleep", "1000"], env=env, cwd=folder, close_fds=False).pid
+            return {"pid": str(pid)}
+
+        def stop(self):
+            said(self.config, "stop")
+            with suppress(ProcessLookupError):
+                os.kill(int(self.memory["pid"]), signal.SIGKILL)
+
+        def health_check(self):
+            return "running" if lives(self.memory["pid"]) else "failed"
+    """
+    wanted, before = await deployed(house, custom(tmp_path, text, "Heir", options={"way": way}))
+    host = int(before.handler["holder"].split()[0])
+    os.kill(host, signal.SIGKILL)
+    [after] = await house.until("site", lambda found: found[0].handler["holder"] != before.handler["holder"])
+    assert (after.pid, calls(after)) == (before.pid, ["start"])
+    await house.stop(wanted)
+    assert calls(after) == ["start", "stop"]
+    await house.eventually(lambda: not alive(before.pid))
+
+
 async def test_a_new_agent_takes_over_the_host_that_survived(house: House, tmp_path: Path) -> None:
     wanted, before = await deployed(house, web(tmp_path, free_port()))
     host = hosts(tmp_path)
@@ -249,6 +289,19 @@ async def slow(house: House, folder: Path) -> tuple[Wanted, Instance, Path]:
 async def test_a_start_that_was_under_way_when_the_agent_died_is_not_made_twice(house: House, tmp_path: Path) -> None:
     _, instance, flag = await slow(house, tmp_path)
     await house.end_agent()
+    await house.platform.open()
+    flag.touch()
+    await house.ready("site")
+    assert calls(instance) == ["start", "started"]
+
+
+async def test_a_start_that_was_under_way_when_the_agent_was_told_to_end_goes_on(house: House, tmp_path: Path) -> None:
+    _, instance, flag = await slow(house, tmp_path)
+    pid = house.agent_pid()
+    await house.platform.close()
+    os.kill(pid, signal.SIGTERM)
+    await house.eventually(lambda: not alive(pid))
+    assert [row.phase for row in house.store.instances()] == [Phase.STARTING]
     await house.platform.open()
     flag.touch()
     await house.ready("site")
@@ -384,7 +437,7 @@ async def test_a_stop_that_hangs_is_bounded_and_told_as_a_kill(house: House, tmp
     await house.stop(wanted)
     await house.eventually(lambda: "InstanceStopped" in house.events())
     [said] = [row.text for row in house.store.events() if row.name == "InstanceStopped"]
-    assert "killed: it did not stop within 1 s" in said
+    assert "its stop() did not return within 1 s" in said
 
 
 async def test_a_stop_that_raises_counts_if_the_object_says_that_it_has_ended(house: House, tmp_path: Path) -> None:
@@ -406,17 +459,184 @@ async def test_a_stop_that_raises_is_told_and_tried_again(house: House, tmp_path
     class Loath(Service):
         def start(self): pass
         def stop(self):
+            said(self.config, "stop")
             if not os.path.exists(self.config.options["flag"]):
                 raise RuntimeError("not yet")
         def health_check(self): return "running"
     """
     flag = tmp_path / "flag"
-    wanted, _ = await deployed(house, custom(tmp_path, text, "Loath", options={"flag": str(flag)}))
+    wanted, instance = await deployed(house, custom(tmp_path, text, "Loath", options={"flag": str(flag)}))
     await house.want(replace(wanted, replicas=0))
     [found] = await house.until("site", lambda found: "not yet" in found[0].note)
-    assert found.note.startswith("E005") and "stop() raised RuntimeError" in found.note
+    assert found.note.startswith("could not be stopped: ") and "stop() raised RuntimeError" in found.note
+    await house.eventually(lambda: len(calls(instance)) == 2)
     flag.touch()
+    await house.want(replace(wanted, replicas=0))
     await house.until("site", lambda found: not found)
+    await house.eventually(lambda: "InstanceStopped" in house.events())
+    assert house.events().count("StopFailed") == 1, "the same failure is told once"
+
+
+async def test_what_can_never_be_stopped_is_forgotten_if_somebody_asks_for_that(house: House, tmp_path: Path) -> None:
+    text = """
+    class Never(Service):
+        def start(self):
+            folder = os.path.dirname(self.config.log_path)
+            program = subprocess.Popen(["sleep", "1000"], env=dict(self.config.env), cwd=folder)
+            return {"pid": str(program.pid)}
+        def stop(self): raise RuntimeError("never")
+        def health_check(self): return "running"
+    """
+    wanted, instance = await deployed(house, custom(tmp_path, text, "Never"))
+    await house.want(replace(wanted, replicas=0))
+    await house.until("site", lambda found: "never" in found[0].note)
+    await house.want(replace(wanted, replicas=0), forget=True)
+    await house.until("site", lambda found: not found)
+    assert not alive(instance.pid)
+    await house.eventually(lambda: "InstanceForgotten" in house.events())
+    [said] = [row.text for row in house.store.events() if row.name == "InstanceForgotten"]
+    assert "stop() raised RuntimeError: never" in said and "killed: 1" in said
+    await house.eventually(lambda: hosts(tmp_path) == [])
+
+
+async def test_after_a_stop_that_hangs_its_processes_are_killed_but_not_its_host(house: House, tmp_path: Path) -> None:
+    text = """
+    class Deaf(Service):
+        def start(self):
+            folder = os.path.dirname(self.config.log_path)
+            self.program = subprocess.Popen(["sleep", "1000"], env=dict(self.config.env), cwd=folder)
+            said(self.config, self.program.pid)
+            return {"pid": str(os.getpid())}
+        async def stop(self): await asyncio.sleep(1000)
+        def health_check(self): return "running"
+    """
+    content = custom(tmp_path, text, "Deaf")
+    stays = house.wanted("stays", content, stop_timeout_seconds=1.0)
+    await house.want(stays)
+    await house.ready("stays")
+    wanted, instance = await deployed(house, content, stop_timeout_seconds=1.0)
+    [program], [host] = calls(instance), hosts(tmp_path)
+    await house.stop(wanted)
+    assert not alive(int(program)) and hosts(tmp_path) == [host]
+    await house.ready("stays")
+    await house.stop(stays)
+
+
+async def test_a_class_that_cannot_be_made_anew_is_not_taken_for_stopped(house: House, tmp_path: Path) -> None:
+    text = """
+    class Fussy(Service):
+        def __init__(self, config):
+            if os.path.exists(config.options["flag"]):
+                raise OSError("not now")
+        def start(self):
+            said(self.config, "start")
+        def stop(self):
+            said(self.config, "stop")
+        def health_check(self): return "running"
+    """
+    flag = tmp_path / "flag"
+    patient = HealthCheck(interval_seconds=0.2, timeout_seconds=1.0, retries=1000)
+    content = custom(tmp_path, text, "Fussy", options={"flag": str(flag)})
+    wanted, instance = await deployed(house, content, health=patient)
+    flag.touch()
+    kill_hosts(tmp_path)
+    await house.until("site", lambda found: "its constructor raised OSError: not now" in found[0].probe.detail)
+    await house.want(replace(wanted, replicas=0))
+    await house.until("site", lambda found: found[0].note.startswith("could not be stopped"))
+    assert calls(instance) == ["start"]
+    await house.eventually(lambda: hosts(tmp_path) == [], 20)  # between two tries, as it holds nothing
+    flag.unlink()
+    await house.want(replace(wanted, replicas=0))
+    await house.until("site", lambda found: not found)
+    assert calls(instance) == ["start", "stop"]
+
+
+async def test_a_start_that_comes_back_after_it_was_broken_off_is_cleaned_up_after(
+    house: House, tmp_path: Path
+) -> None:
+    text = """
+    class Late(Service):
+        def start(self):
+            said(self.config, "start")
+            while not os.path.exists(self.config.options["flag"]):
+                time.sleep(0.02)
+            return {"late": "yes"}
+        def stop(self):
+            said(self.config, "stop", dict(self.memory))
+        def health_check(self): return "running"
+    """
+    flag = tmp_path / "flag"
+    other, _ = await deployed(house, web(tmp_path, free_port()))
+    content = custom(tmp_path, text, "Late", options={"flag": str(flag)})
+    wanted = house.wanted("late", content, stop_timeout_seconds=1.0)
+    await house.want(wanted)
+    instance = await house.phase("late", Phase.STARTING)
+    await house.eventually(lambda: calls(instance) == ["start"])
+    await house.stop(wanted)
+    assert calls(instance) == ["start", "stop {}"]
+    flag.touch()
+    await house.eventually(lambda: calls(instance) == ["start", "stop {}", "stop {'late': 'yes'}"])
+    await house.eventually(lambda: len(hosts(tmp_path)) == 1)
+    await house.stop(other)
+
+
+async def test_a_restart_is_bounded_as_the_first_start_is(house: House, tmp_path: Path) -> None:
+    text = """
+    class Stuck(Service):
+        async def start(self):
+            if os.path.exists(self.config.options["flag"]):
+                await asyncio.sleep(1000)
+        def stop(self): pass
+        def health_check(self): return "failed" if os.path.exists(self.config.options["flag"]) else "running"
+    """
+    flag = tmp_path / "flag"
+    content = custom(tmp_path, text, "Stuck", options={"flag": str(flag)})
+    wanted = house.wanted("site", content, restart=FAST_RESTART)
+    await house.want(wanted, start_timeout=1.0)
+    await house.ready("site")
+    await house.settle()
+    flag.touch()
+    [found] = await house.until("site", lambda found: found[0].note.startswith("E008"), timeout=30)
+    assert "its start() did not return within 6 s" in found.note
+    flag.unlink()
+    await house.ready("site")
+    await house.stop(wanted)
+
+
+async def test_what_goes_wrong_in_the_same_way_for_ever_is_in_the_log_of_the_agent_once(
+    house: House, tmp_path: Path
+) -> None:
+    text = """
+    class Sick(Service):
+        def start(self): pass
+        def stop(self): pass
+        def health_check(self):
+            said(self.config, "asked")
+            raise ValueError("the same again")
+    """
+    patient = HealthCheck(interval_seconds=0.2, timeout_seconds=1.0, start_period_seconds=60.0)
+    wanted = house.wanted("site", custom(tmp_path, text, "Sick"), health=patient)
+    await house.want(wanted)
+    instance = await house.phase("site", Phase.STARTING)
+    await house.eventually(lambda: len(calls(instance)) > 5)
+    assert (house.state / "agent.log").read_text().count("ValueError: the same again") == 1
+    await house.stop(wanted)
+
+
+async def test_types_start_with_the_usual_limit_of_open_files(house: House, tmp_path: Path) -> None:
+    text = """
+    import resource
+
+    class Counting(Service):
+        def start(self):
+            return {"files": str(resource.getrlimit(resource.RLIMIT_NOFILE)[0])}
+        def stop(self): pass
+        def health_check(self): return "running"
+    """
+    wanted, instance = await deployed(house, custom(tmp_path, text, "Counting"))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert memory_of(instance) == {"files": str(soft)}
+    await house.stop(wanted)
 
 
 async def test_a_coroutine_that_blocks_its_host_costs_only_the_host(house: House, tmp_path: Path) -> None:
@@ -492,3 +712,8 @@ async def test_two_types_have_two_hosts_and_one_that_dies_harms_no_other(house: 
     assert host in hosts(tmp_path) and alive(site.pid)
     await asyncio.to_thread(kill_hosts, tmp_path)
     await house.ready("site")
+
+
+def memory_of(instance: Instance) -> dict[str, str]:
+    memory: dict[str, str] = json.loads(instance.handler["memory"])
+    return memory

@@ -192,10 +192,29 @@ def test_a_type_registered_in_code_is_unknown_when_its_process_ends_and_stop_say
     assert f'E014 RUNTIME_UNAVAILABLE: site r1 #0: service_type "Web" was registered in process {process.pid}' in (
         stopped.output
     )
-    for each in project.leftovers():
-        if "httpd" in each.command:
-            os.kill(each.pid, signal.SIGKILL)
-    stop_agent(str(project.state))
+    assert "--force" in stopped.output
+    project.cli("stop", "--force").ok()
+    assert project.status()["services"]["site"]["status"] == "stopped"
+    assert "forgotten" in project.cli("events").ok().stdout
+
+
+def test_what_can_never_be_stopped_is_forgotten_by_stop_with_force(project: ProjectFolder) -> None:
+    text = """
+class Web(Service):
+    def start(self): pass
+    def stop(self): raise RuntimeError("never")
+    def health_check(self): return "running"
+"""
+    project.program("kinds.py", HEAD + text)
+    write(project)
+    project.cli("deploy").ok()
+    stopped = project.cli("stop", "--force").ok()
+    assert "could not be stopped" in stopped.output and "stop() raised RuntimeError: never" in stopped.output
+    assert project.status()["services"]["site"]["status"] == "stopped"
+    write(project)
+    project.cli("deploy").ok()
+    assert site(project)["ready"] == 1
+    project.cli("stop", "--force").ok()
 
 
 DEPLOYS_TWICE = PROGRAM.replace(

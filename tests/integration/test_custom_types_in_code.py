@@ -39,6 +39,8 @@ class Sleeper(Service):
         if "pid" in self.memory:
             with suppress(ProcessLookupError):
                 os.kill(int(self.memory["pid"]), signal.SIGKILL)
+            while lives(self.memory["pid"]):
+                time.sleep(0.01)
 
     def health_check(self):
         return ServiceStatus.RUNNING if lives(self.memory["pid"]) else ServiceStatus.FAILED
@@ -142,6 +144,10 @@ async def test_nobody_waits_for_a_stop_that_nobody_can_make_and_it_is_made_later
     await house.want(replace(wanted, replicas=0))
     [found] = await house.until("site", lambda found: found[0].note.startswith("E014"))
     assert found.phase is Phase.UNKNOWN and f"process {first.pid}, which has ended" in found.note
+    await house.end_agent()
+    await house.platform.open()
+    [found] = await house.until("site", lambda found: found[0].phase is Phase.UNKNOWN)
+    assert found.note.startswith("E014"), "the next agent says the same"
     register()
     await house.until("site", lambda found: not found)
     assert not alive(before.pid)

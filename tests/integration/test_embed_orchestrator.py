@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from deploy_code.config import DeploymentConfig, ServiceConfig
+from deploy_code.embed import looks
 from deploy_code.errors import ConfigError, DeployCodeError, DeploymentError, LockedError
 from deploy_code.orchestrator import DeploymentOrchestrator
 from deploy_code.plugins import Plugin
@@ -110,6 +111,51 @@ def test_one_object_serves_under_several_event_loops(project: ProjectFolder) -> 
     assert asyncio.run(orchestrator.stop(5)).success
 
 
+async def test_a_slip_in_a_call_is_told_and_changes_nothing(shop: ProjectFolder) -> None:
+    orchestrator: Any = DeploymentOrchestrator(config_of(shop, a=sleeper()))
+    await orchestrator.deploy()
+    before = pids(shop)
+    slips: list[Callable[[], Awaitable[Any]]] = [
+        lambda: orchestrator.stop("a"),  # the first argument is the time-out
+        lambda: orchestrator.stop(services="a"),
+        lambda: orchestrator.deploy("a"),
+        lambda: orchestrator.deploy(skip_phases="health"),
+        lambda: orchestrator.plan("a"),
+        lambda: orchestrator.restart("a"),
+        lambda: orchestrator.scale({"a": "2"}),
+        lambda: orchestrator.scale(["a"]),
+        lambda: orchestrator.rollback("1"),
+        lambda: orchestrator.recover("1"),
+        lambda: orchestrator.wait_for_healthy("soon"),
+        lambda: orchestrator.wait_for_healthy(check_interval="often"),
+        lambda: orchestrator.registry.stop_service("a", "soon"),
+    ]
+    for slip in slips:
+        with pytest.raises(TypeError, match=r"list of names|whole number|number of seconds|from names to numbers"):
+            await slip()
+    with pytest.raises(TypeError, match="limit is a whole number"):
+        orchestrator.events(limit="all")
+    assert pids(shop) == before
+    assert (await orchestrator.get_status()).deployment == 1
+    assert (await orchestrator.stop(5)).success
+
+
+async def test_looking_leaves_the_event_loop_to_others(shop: ProjectFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    orchestrator = DeploymentOrchestrator(config_of(shop, a=sleeper()))
+    go_on = threading.Event()
+    slow = looks.status_of
+
+    def held_up(*args: Any, **options: Any) -> dict[str, Any]:
+        assert go_on.wait(10), "nobody else got the loop meanwhile"
+        return slow(*args, **options)
+
+    monkeypatch.setattr(looks, "status_of", held_up)
+    for look in (orchestrator.get_status(), orchestrator.registry.get_status("a")):
+        go_on.clear()
+        asyncio.get_running_loop().call_later(0.05, go_on.set)
+        await look
+
+
 async def test_a_dry_run_changes_nothing(shop: ProjectFolder) -> None:
     orchestrator = DeploymentOrchestrator(two(shop), dry_run=True)
     report = await orchestrator.deploy()
@@ -124,6 +170,7 @@ async def test_nothing_stays_open_after_an_operation(shop: ProjectFolder) -> Non
     orchestrator = DeploymentOrchestrator(config_of(shop, a=sleeper()))
     await orchestrator.deploy()
     await orchestrator.stop(5)
+    await orchestrator.get_status()  # the loop has its thread for blocking calls from here on
     threads, files = threading.active_count(), open_files()
     await orchestrator.deploy()
     await orchestrator.get_status()

@@ -32,6 +32,8 @@ async def test_alone_it_knows_what_was_registered() -> None:
             pass
     assert status == ServiceState(status=ServiceStatus.NOT_STARTED, error="", health="none")
     assert await registry.stop_service("web", timedelta(seconds=30)) is None
+    with pytest.raises(TypeError, match="timeout is a number of seconds"):
+        await registry.stop_service("web", "soon")  # type: ignore[arg-type]
 
 
 async def test_names_that_are_unknown_or_taken_are_told() -> None:
@@ -49,6 +51,7 @@ async def test_names_that_are_unknown_or_taken_are_told() -> None:
     ("name", "config", "said"),
     [
         ("web", {"command": "x"}, "must be a ServiceConfig, got dict"),
+        (None, ServiceConfig(command="x"), "the name of a service is text, got None"),
         ("web", ServiceConfig(), "services.web.command: neither command nor image: nothing to run"),
         ("a/b", ServiceConfig(command="x"), "'a/b' is no name of a service"),
         (

@@ -180,6 +180,46 @@ class Plain(DeploymentStrategy):
         return DeploymentReport.succeeded()
 
 
+class NoWords(Exception):
+    def __repr__(self) -> str:
+        raise ValueError("no words")
+
+
+class Unspeakable(DeploymentStrategy):
+    async def deploy(self, services: list[str]) -> DeploymentReport:
+        await self.deploy_services(services[:1])
+        raise NoWords
+
+
+class RaisesOurs(DeploymentStrategy):
+    async def deploy(self, services: list[str]) -> DeploymentReport:
+        await self.deploy_services(services[:1])
+        raise DeploymentError("error rates are up", code="E017")
+
+
+class NoCode(DeployCodeError):
+    def __init__(self) -> None:
+        pass
+
+
+class RaisesBare(DeploymentStrategy):
+    async def deploy(self, services: list[str]) -> DeploymentReport:
+        await self.deploy_services(services[:1])
+        raise NoCode
+
+
+class WarnsOfNothing(DeploymentStrategy):
+    async def deploy(self, services: list[str]) -> DeploymentReport:
+        await self.deploy_services(services)
+        return DeploymentReport.succeeded(warnings=None)
+
+
+class FailsForNoReason(DeploymentStrategy):
+    async def deploy(self, services: list[str]) -> DeploymentReport:
+        await self.deploy_services(services)
+        return DeploymentReport(success=False, errors="one text")  # type: ignore[arg-type]
+
+
 class Quits(DeploymentStrategy):
     async def deploy(self, services: list[str]) -> DeploymentReport:
         await self.deploy_services(services[:1])
@@ -213,6 +253,11 @@ class NoStrategy:
         (Forgets, "it ended without deploying b"),
         (SaysNo, "the numbers look bad"),
         (Unknown, '"nobody"'),
+        (Unspeakable, "NoWords"),
+        (RaisesOurs, "error rates are up"),
+        (RaisesBare, "NoCode"),
+        (WarnsOfNothing, "`warnings` of its report is no list"),
+        (FailsForNoReason, "`errors` of its report is no list"),
         (Plain, "deploy() is no `async def`"),
         (Quits, "SystemExit(3)"),
         (CancelsItself, "it cancelled itself"),
@@ -292,6 +337,24 @@ async def test_a_second_try_that_works_is_no_failure(project: ProjectFolder) -> 
     flaky = "test -e been || { touch been; exit 9; }; exec sleep 1000"
     shop(project, {"a": {"command": "sh", "args": ["-c", flaky], "min_ready_seconds": 0.1}})
     report = await by(project, TriesAgain).deploy()
+    assert report.success and report.failures == [] and report.deployed_services == 1, report
+
+
+async def test_a_second_try_that_finds_it_up_by_now_is_no_failure(project: ProjectFolder) -> None:
+    class Waits(DeploymentStrategy):
+        async def deploy(self, services: list[str]) -> DeploymentReport:
+            try:
+                await self.deploy_services(services)
+            except DeploymentError:
+                (project.folder / "up").touch()
+                while not await self.check_health(services):
+                    await asyncio.sleep(0.05)
+                await self.deploy_services(services)
+            return DeploymentReport.succeeded()
+
+    slow = {"command": "test", "args": ["-e", str(project.folder / "up")], "interval_seconds": 0.1, "retries": 1000}
+    shop(project, {"a": sleeper(health_check=slow)}, timeout_seconds=1)
+    report = await by(project, Waits).deploy()
     assert report.success and report.failures == [] and report.deployed_services == 1, report
 
 

@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 
-from deploy_code.errors import ConfigError, LockedError, PreflightError
-from deploy_code.events import Event
+from deploy_code.errors import ConfigError, DeploymentError, LockedError, PreflightError
+from deploy_code.events import CircuitOpened, Event, WarningRaised
+from deploy_code.orchestrator import DeploymentReport
+from deploy_code.orchestrator.plugin_host import GATHER_SECONDS, PluginHost
+from deploy_code.plan.plan import WaitReady
 from deploy_code.plugins import AbortDeployment, Plugin
 from deploy_code.services.status import DeploymentStatus
-from support.engine import engine, wanted
+from support.engine import engine, give_up, held_at, until, wanted
 from support.project import ProjectFolder
 from support.scenarios import pids, sleeper
 from support.wait import wait_until
@@ -125,6 +128,11 @@ async def test_a_plugin_may_refuse_one_service_and_the_deployment_is_rolled_back
 
 
 BAD = """
+class NoWords(Exception):
+    def __repr__(self): raise ValueError("no words")
+class NoReason(AbortDeployment):
+    def __init__(self): pass
+    def __getattr__(self, name): raise ValueError(name)
 class Raises(Plugin):
     def before_service_rollout(self, service, revision): raise RuntimeError("bad day")
 class RaisesAsync(Plugin):
@@ -149,6 +157,14 @@ class Blocks(Plugin):
     timeout_seconds = 0.3
     async def before_service_rollout(self, service, revision): time.sleep(1000)
     async def on_deployment_complete(self, report): open(os.environ["HEARD"], "w").close()
+class Unspeakable(Plugin):
+    def before_service_rollout(self, service, revision): raise NoWords
+class RefusesBadly(Plugin):
+    async def before_service_rollout(self, service, revision): raise NoReason
+class NoTime(Plugin):
+    @property
+    def timeout_seconds(self): raise RuntimeError("no idea")
+    def on_deployment_start(self, services): raise RuntimeError("bad day")
 class Nonsense(Plugin):
     timeout_seconds = "soon"
     def on_deployment_start(self, services): services.clear(); return 17
@@ -168,6 +184,8 @@ class Nonsense(Plugin):
         ("Hangs", "did not end within 0.3 s and was given up on"),
         ("HangsPlain", "did not end within 0.3 s and was given up on"),
         ("Blocks", "did not end within 0.3 s and was given up on"),
+        ("Unspeakable", "failed: NoWords"),
+        ("NoTime", "bad day"),
         ("Nonsense", ""),
     ],
 )
@@ -184,6 +202,84 @@ async def test_what_a_plugin_does_wrong_is_reported_with_its_place_and_changes_n
         assert not any("plugin Nonsense" in each for each in report.warnings), report.warnings
     if name == "Blocks":
         wait_until(heard.exists)  # another loop has taken the place of the one that is blocked
+
+
+async def test_a_refusal_whose_reason_cannot_be_had_is_one_all_the_same(project: ProjectFolder) -> None:
+    project.write({"a": sleeper()}, plugins=beside(project, BAD, "RefusesBadly"))
+    async with asyncio.timeout(30):
+        report = await engine(project).deploy()
+    assert report.status is DeploymentStatus.ROLLED_BACK and not pids(project)
+    assert "refused the rollout of a r1: no reason given" in report.errors[0]
+
+
+async def test_ctrl_c_while_a_plugin_is_told_of_the_start_ends_the_deployment(project: ProjectFolder) -> None:
+    class Slow(Plugin):
+        told: DeploymentReport | None = None
+
+        def __init__(self) -> None:
+            self.begun, self.goes_on = threading.Event(), threading.Event()
+
+        def on_deployment_start(self, services: Sequence[str]) -> None:
+            self.begun.set()
+            self.goes_on.wait(20)
+
+        def on_deployment_complete(self, report: DeploymentReport) -> None:
+            self.told = report
+
+    project.write({"a": sleeper()})
+    plugin = Slow()
+    run = engine(project, [plugin])
+    task = asyncio.create_task(run.deploy())
+    await until(plugin.begun.is_set)
+    run.interrupt()
+    plugin.goes_on.set()
+    with pytest.raises(DeploymentError, match="interrupted"):
+        await task
+    assert not pids(project) and not wanted(project)
+    assert plugin.told is not None and not plugin.told.success
+
+
+@pytest.mark.usefixtures("no_recovery_by_the_agent")
+async def test_nobody_may_refuse_that_an_interrupted_deployment_is_undone(project: ProjectFolder) -> None:
+    class Refuses(Plugin):
+        def before_service_rollout(self, service: str, revision: int) -> None:
+            raise AbortDeployment("it is Friday")
+
+    project.write({"a": sleeper()})
+    assert (await engine(project).deploy()).success
+    before = wanted(project)
+    project.write({"a": sleeper(env={"V": "2"})})
+    run = engine(project)
+    async with held_at(lambda step: isinstance(step, WaitReady)) as reached:
+        task = asyncio.create_task(run.deploy())
+        await reached.wait()
+        await give_up(run, task)
+    report = await engine(project, [Refuses()]).recover()
+    assert report is not None and report.status is DeploymentStatus.ROLLED_BACK, report
+    assert wanted(project) == before and set(pids(project)) == {"a"}
+
+
+async def test_a_plugin_hears_nothing_any_more_when_the_deployment_is_over(project: ProjectFolder) -> None:
+    host = PluginHost([AlwaysFails()], lambda line: None)
+    await host.close()
+    host.listen(WarningRaised(message="too late"))
+    await asyncio.sleep(3 * GATHER_SECONDS)  # an event that must not arrive
+    assert not [each for each in threading.enumerate() if each.name == "plugin AlwaysFails"]
+
+
+async def test_what_an_open_circuit_says_has_no_secret_in_it(project: ProjectFolder) -> None:
+    class Tells(Plugin):
+        def before_service_rollout(self, service: str, revision: int) -> None:
+            raise RuntimeError("wrong token hunter2hunter2")
+
+    project.write({"a": sleeper(env={"TOKEN": "${secret:TOKEN}"})}, deployment={"circuit_breaker": {"failures": 1}})
+    project.env["TOKEN"] = "hunter2hunter2"
+    run, seen = engine(project, [Tells()]), list[Event]()
+    run.bus.subscribe(seen.append)
+    report = await run.deploy()
+    assert report.success and any("CIRCUIT_OPEN" in each for each in report.warnings)
+    assert any(isinstance(each, CircuitOpened) for each in seen)
+    assert "hunter2hunter2" not in str(report.warnings) + repr(seen)
 
 
 async def test_the_threads_of_plugins_end_with_the_deployment(project: ProjectFolder, heard: Path) -> None:

@@ -56,6 +56,8 @@ class Web(Service):
         if "pid" in self.memory:
             with suppress(ProcessLookupError):
                 os.kill(int(self.memory["pid"]), signal.SIGTERM)
+            while lives(self.memory["pid"]):
+                time.sleep(0.01)
 
     def health_check(self):
         return ServiceStatus.RUNNING if lives(self.memory["pid"]) else ServiceStatus.FAILED

@@ -12,7 +12,7 @@ from deploy_code.plan.observed import Observed, ObservedService, Target
 from deploy_code.plan.plan import Goal, Plan
 from deploy_code.plan.reconcile import reconcile
 
-CONTENT = {"command", "env", "ports", "volumes", "one_shot", "files", "args"}
+CONTENT = {"command", "env", "ports", "volumes", "one_shot", "files", "args", "resources"}
 
 
 def service(name: str, *dependencies: str, **options: Any) -> ServiceSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
@@ -46,6 +47,11 @@ class ProjectFolder:
     def state(self) -> Path:
         """The project's own folder: state.db, locks, the agent's socket."""
         return self.data_dir / self.name
+
+    @property
+    def machine_dir(self) -> Path:
+        """Where it is written down what of this machine is promised: the same for all projects of a test."""
+        return Path(os.environ["DEPLOY_CODE_MACHINE_DIR"])
 
     def write(self, services: Mapping[str, Any] | None = None, **sections: Any) -> Path:
         """A whole file: ``services`` plus any other section; storage lies in this folder."""

@@ -25,8 +25,10 @@ from deploy_code.config import (
     RestartConfig,
     ServiceConfig,
     VolumeConfig,
+    project_of,
 )
 from deploy_code.errors import ConfigError
+from deploy_code.model import Condition
 from deploy_code.services import ServiceRegistry
 
 Build = Callable[[], object]
@@ -167,3 +169,42 @@ def test_every_section_of_the_file_can_be_built_in_code() -> None:
 async def test_the_registry_tells_the_same() -> None:
     with pytest.raises(Exception, match=r"services.web.command: neither command nor image"):
         await ServiceRegistry().register("web", ServiceConfig())
+
+
+def test_lists_are_kept_as_tuples_and_names_as_members_of_their_set() -> None:
+    service = ServiceConfig(command="x", args=["a", "b"], ports=[PortConfig(dynamic=True, protocol="UDP")])
+    assert service.args == ("a", "b")
+    assert service.ports[0].protocol is config_package.Protocol.UDP
+    assert DependencyConfig(service="db", condition="started").condition is Condition.STARTED
+    assert DeploymentConfig(environment="Staging").environment is config_package.Environment.STAGING
+
+
+def test_everything_public_comes_with_a_star() -> None:
+    names: dict[str, Any] = {}
+    exec("from deploy_code.config import *", names)
+    assert names["ServiceConfig"] is ServiceConfig and names["RestartPolicy"] is config_package.RestartPolicy
+
+
+def test_no_secret_is_in_a_repr_neither_of_the_models_nor_of_what_becomes_of_them() -> None:
+    secret = "swordfish-1"
+    config = DeploymentConfig(
+        deployment=DeploymentSettings(strategy="mine", strategy_options={"token": secret}),
+        hooks=HooksConfig(pre_deploy=["notify", secret], post_deploy=["notify", secret], on_failure=["notify", secret]),
+        monitoring={
+            "prometheus": {"endpoint": f"http://me:{secret}@host"},
+            "grafana": {"endpoint": f"http://me:{secret}@host"},
+            "alerting": {"webhook_url": f"https://chat/{secret}"},
+        },
+    )
+    config.services["a"] = ServiceConfig(
+        service_type="custom",
+        command="x",
+        args=["--token", secret],
+        environment={"TOKEN": secret},
+        options={"token": secret},
+        health_check=HealthCheckConfig(endpoint=f"http://me:{secret}@host/", command=["ask", secret]),
+    )
+    assert secret not in repr(config) and secret not in str(config)
+    project = project_of(config)
+    assert secret in project.services["a"].content.args
+    assert secret not in repr(project)

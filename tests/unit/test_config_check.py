@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from config_kit import complaints, load, warnings, write
+from deploy_code.config import check_files
 from deploy_code.config.check import require_services
 from deploy_code.config.resolve import resolve
 from deploy_code.errors import ServiceError
@@ -208,6 +209,24 @@ def test_what_is_probably_not_meant_is_a_warning_with_its_place(tmp_path: Path, 
     found = only(warnings(tmp_path, f"services:\n  a: {service}\n"))
     assert said in found and found.startswith(f"warning: {tmp_path}/deploy-code.yaml:2:")
     assert "hunter22" not in found
+
+
+@pytest.mark.parametrize("plugins", ["", "plugins: ['shop:Flag']\n"])
+def test_a_type_that_somebody_else_must_register_is_a_warning_told_once(tmp_path: Path, plugins: str) -> None:
+    text = f"{plugins}services:\n  a: {{service_type: flag}}\n  b: {{service_type: flag}}\n"
+    found = only(warnings(tmp_path, text))
+    assert "services.a.service_type: service_type 'flag' is none of ours (a plugin or your code must" in found
+
+
+def test_where_plugins_are_listed_a_misspelled_type_of_ours_is_a_warning_too(tmp_path: Path) -> None:
+    text = f"plugins: ['shop:Flag']\nservices:\n  a: {{service_type: proces, command: x, {CHECKED}}}\n"
+    assert "service_type 'proces' is none of ours" in only(warnings(tmp_path, text))
+
+
+def test_what_this_program_registered_gets_no_warning(tmp_path: Path) -> None:
+    file = tmp_path / "deploy-code.yaml"
+    file.write_text("services:\n  a: {service_type: flag, strategy: my-own}\ndeployment: {strategy: Whole}\n")
+    assert check_files([file], registered=["flag", "my-own", "Whole"]) == ([], [])
 
 
 @pytest.mark.parametrize(

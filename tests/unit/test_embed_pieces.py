@@ -122,6 +122,17 @@ async def test_a_reader_that_was_cancelled_can_be_read_on() -> None:
     assert (await anext(stream)).text == "1"
 
 
+async def test_two_tasks_cannot_share_one_reader() -> None:
+    stream = EventStream()
+    first = asyncio.create_task(all_of(stream))
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match=r"call events\(\) once for each reader"):
+        await anext(stream)
+    stream.put(news(1))
+    stream.close()
+    assert [each.text for each in await first] == ["1"]
+
+
 async def test_what_was_there_before_an_operation_began_is_no_news() -> None:
     hub = Hub()
     stream = hub.open(10)
@@ -172,5 +183,7 @@ def test_a_name_is_given_once_to_something_that_can_be_called() -> None:
         names.add("rolling-update", list)
     with pytest.raises(ServiceError, match=r"^S003 .*cannot be called: it is of type str"):
         names.add("Other", "package.module:Class")  # type: ignore[arg-type]
+    with pytest.raises(ServiceError, match=r"^S003 .*needs a name"):
+        names.add(3, list)  # type: ignore[arg-type]
     with pytest.raises(ServiceError, match=r"^S003 .*needs a name"):
         names.add(" ", list)

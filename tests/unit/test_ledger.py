@@ -12,12 +12,13 @@ import pytest
 from deploy_code.errors import PreflightError, StateError
 from deploy_code.model import Resources
 from deploy_code.resources.capacity import Capacity
-from deploy_code.resources.database import path_of
 from deploy_code.resources.ledger import Ledger, Promise
 from deploy_code.resources.owners import Owner, Process
+from deploy_code.resources.place import path_of
 from deploy_code.resources.recorded import Need
 from deploy_code.resources.shortage import Request, shortages
-from deploy_code.resources.written import written_gb
+from deploy_code.resources.written import here, written_gb
+from deploy_code.wire import AGENT_LOCK
 from support.ledgers import SMALL, LedgerProject, amount, anything, child, holders, promises
 
 MACHINE = Capacity(cpu_cores=2.0, memory_mb=8192, storage_gb=100, gpus=(0, 1))
@@ -109,6 +110,45 @@ def test_data_that_a_service_wrote_into_its_own_volume_counts_once(tmp_path: Pat
     needs = {"": amount(storage=10)}
     assert said(holder, capacity=full, needs=needs) != []
     assert said(holder, capacity=full, needs=needs, written_gb=lambda: written_gb([holder], str(tmp_path))) == []
+
+
+def test_what_many_have_written_is_summed_up_before_it_is_rounded(tmp_path: Path):
+    half = 1 << 29
+    folders = [tmp_path / name for name in "ab"]
+    for each in folders:
+        each.mkdir()
+        with open(each / "data", "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, half)
+    holders = [promise("shop", each.name, amount(storage=1), folders=(str(each),)) for each in folders]
+    assert written_gb(holders, str(tmp_path)) == 1
+
+
+def test_what_lies_in_a_folder_of_two_services_counts_once(tmp_path: Path):
+    with open(tmp_path / "data", "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, 1 << 30)
+    both = [promise("shop", name, amount(storage=5), folders=(str(tmp_path),)) for name in "ab"]
+    assert written_gb(both, str(tmp_path)) == 1
+
+
+def test_disk_that_is_promised_elsewhere_takes_nothing_from_this_one(tmp_path: Path):
+    away = promise("shop", "db", amount(cpu=1, storage=90), disk="/proc")
+    near = promise("shop", "db", amount(cpu=1, storage=90), disk=str(tmp_path / "not/yet/there"))
+    needs = {"": amount(storage=20)}
+    assert said(*here([away], str(tmp_path)), needs=needs) == []
+    assert said(*here([near], str(tmp_path)), needs=needs) != []
+    assert here([away], str(tmp_path))[0].resources == amount(cpu=1)
+
+
+def test_that_old_and_new_run_side_by_side_is_said(tmp_path: Path):
+    request = Request(
+        others=[], needs={"web": amount(cpu=3)}, holds={"web": amount(cpu=1)}, settled={"web": amount(cpu=2)}
+    )
+    (problem,) = shortages(MACHINE, request)
+    assert problem.remedy == "old and new of web run side by side for a while; stop-first needs less"
+    grown = Request(
+        others=[], needs={"web": amount(cpu=3)}, holds={"web": amount(cpu=1)}, settled={"web": amount(cpu=3)}
+    )
+    assert shortages(MACHINE, grown)[0].remedy == ""
 
 
 def test_no_more_than_was_promised_counts_as_written(tmp_path: Path):
@@ -307,6 +347,7 @@ def lease(data_dir: Path, project: LedgerProject, candidates: range, count: int,
 
 def test_two_projects_lease_different_ports(tmp_path: Path):
     shop, blog = LedgerProject(tmp_path, "shop"), LedgerProject(tmp_path, "blog")
+    (shop.folder / AGENT_LOCK).write_text(f"{os.getpid()}\n")
     assert lease(tmp_path, shop, range(10, 20), 3) == {10, 11, 12}
     assert lease(tmp_path, blog, range(10, 20), 3) == {13, 14, 15}
     assert lease(tmp_path, shop, range(10, 20), 9) == {10, 11, 12, 16, 17, 18, 19}
@@ -328,6 +369,39 @@ def test_ports_are_free_when_they_are_given_back_or_the_project_is_gone(tmp_path
     assert lease(tmp_path, blog, range(10, 12), 2) == {10, 11}
     shutil.rmtree(blog.folder)
     assert lease(tmp_path, shop, range(10, 12), 2) == {10, 11}
+
+
+def test_ports_of_projects_that_no_agent_keeps_are_free_when_no_others_are(tmp_path: Path):
+    kept, deserted, asking = (LedgerProject(tmp_path, name) for name in ("kept", "deserted", "asking"))
+    (kept.folder / AGENT_LOCK).write_text(f"{os.getpid()}\n")
+    (deserted.folder / AGENT_LOCK).write_text("0\n")
+    assert lease(tmp_path, kept, range(10, 20), 3) == {10, 11, 12}
+    assert lease(tmp_path, deserted, range(10, 20), 3) == {13, 14, 15}
+    assert lease(tmp_path, asking, range(10, 20), 3) == {16, 17, 18}, "as long as there are others"
+    assert lease(tmp_path, asking, range(10, 20), 3) == {16, 17, 18, 19}
+    assert lease(tmp_path, asking, range(10, 20), 2) == {13, 14, 16, 17, 18, 19}
+    assert lease(tmp_path, asking, range(10, 20), 9) == set(range(13, 20))
+    assert lease(tmp_path, asking, range(10, 20), 9) == set(range(13, 20))
+
+
+def test_a_ledger_whose_making_was_broken_off_is_made_anew(tmp_path: Path):
+    path = Path(path_of(str(tmp_path)))
+    path.parent.mkdir()
+    path.with_name("ledger.db.new").write_text("half of it")
+    LedgerProject(tmp_path, "shop").settle(amount(cpu=1))
+    assert promises(tmp_path) == {"shop/web": amount(cpu=1)}
+    assert not path.with_name("ledger.db.new").exists()
+
+
+def test_what_was_settled_without_its_gpus_gets_them(tmp_path: Path):
+    shop = LedgerProject(tmp_path, "shop")
+    shop.settle(amount(gpus=2))
+    with Ledger.open(str(tmp_path)) as ledger:
+        needs = {"web": Need(amount(gpus=2))}
+        assert not ledger.agrees(shop.owner, needs)
+        ledger.settle(shop.owner, needs, gpus=(0, 1, 2))
+        assert ledger.agrees(shop.owner, needs)
+    assert holders(tmp_path) == {"shop/web": (0, 1)}
 
 
 def test_needs_of_nothing_are_not_written_down(tmp_path: Path):

@@ -155,6 +155,19 @@ async def coroutine(change: Change) -> list[Step]:
     return []
 
 
+class NoWords(Exception):
+    def __repr__(self) -> str:
+        raise ValueError("no words")
+
+
+def unspeakable(change: Change) -> list[Step]:
+    raise NoWords
+
+
+class OwnWant(Want):
+    """Nobody knows how to carry this out."""
+
+
 NONSENSE: dict[str, tuple[Rollout, str]] = {
     "nothing": (lambda c: None, "it gives NoneType where steps are wanted"),
     "a text": (lambda c: "steps", "it gives str where steps are wanted"),
@@ -196,8 +209,15 @@ NONSENSE: dict[str, tuple[Rollout, str]] = {
         'of its steps "web/a" and "web/b" neither comes after the other',
     ),
     "negative": (lambda c: [want(c, 2, -1)], "wants -1 instances"),
+    "a kind of its own": (
+        lambda c: [OwnWant(id="x", service="web", revision=2, replicas=2)],
+        "only Want and WaitReady are steps",
+    ),
+    "no revision": (lambda c: [*gated(c), want(c, True, 0, "x")], "revision True, which web does not have"),
+    "no cause": (lambda c: [want(c, 2, 2, cause=5)], 'the cause of its step "want" is no text'),
+    "no words": (unspeakable, "it raised NoWords"),
     "no number": (lambda c: [want(c, 2, "2")], "wants '2' instances"),  # type: ignore[arg-type]
-    "no end": (lambda c: (want(c, 2, 2, str(i)) for i in iter(int, 1)), "it gives more than 10000 steps"),
+    "no end": (lambda c: (want(c, 2, 2, str(i)) for i in iter(int, 1)), "it gives more than 1000 steps"),
 }
 
 

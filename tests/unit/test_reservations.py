@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from deploy_code.errors import PreflightError, StateError
-from deploy_code.model import Content, Directories, Identity, Policy, Resources, ServiceSpec, Settings
+from deploy_code.model import Content, Directories, Identity, Policy, Resources, ServiceSpec, Settings, Volume
 from deploy_code.orchestrator.reserve import Reservations
 from deploy_code.plan.plan import Goal, Plan, Want
-from deploy_code.resources.database import path_of
 from deploy_code.resources.ledger import Ledger
+from deploy_code.resources.place import path_of
 from support.ledgers import SMALL, LedgerProject, amount, holders, promises
 
 
@@ -86,6 +86,52 @@ def test_who_needs_nothing_any_more_gives_back_what_it_had(shop: LedgerProject, 
     assert promises(tmp_path) == {}
 
 
+def test_a_new_project_in_the_folder_of_an_old_one_gives_back_what_that_had(shop: LedgerProject, tmp_path: Path):
+    shop.settle(amount(cpu=1))
+    mine = reservations(shop)
+    mine.reserve(plan(None, amount()), Settings())
+    mine.settle(goals(amount()))
+    assert promises(tmp_path) == {}
+
+
+def test_an_unchanged_project_confirms_what_is_written_down(shop: LedgerProject, tmp_path: Path):
+    mine = reservations(shop)
+    mine.confirm(goals(amount()))
+    assert not Ledger.is_there(str(tmp_path)), "it asks for nothing"
+    mine.confirm(goals(amount(cpu=1, gpus=1)))
+    assert promises(tmp_path) == {"shop/web": amount(cpu=1, gpus=1)} and holders(tmp_path) == {"shop/web": (0,)}
+    log = Path(f"{path_of(str(tmp_path))}-wal")
+    before = log.read_bytes()
+    mine.confirm(goals(amount(cpu=1, gpus=1)))
+    assert log.read_bytes() == before, "nothing to write"
+
+
+def test_nobody_waits_while_it_is_measured_how_full_the_disk_is(
+    shop: LedgerProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A look at a large disk takes seconds, and all others would wait for the ledger."""
+    blog, looked = LedgerProject(tmp_path, "blog"), []
+
+    def size(folder: str, device: int, budget: int) -> tuple[int, int]:
+        looked.append(folder)
+        blog.settle(amount(cpu=1))
+        return 5 << 30, 1
+
+    monkeypatch.setattr("deploy_code.resources.written._size", size)
+    volume = Volume(name="data", mount_path=str(tmp_path), read_only=False)
+    content = Content(resources=amount(storage=50), volumes=(volume,))
+    old = {"web": Goal(spec=ServiceSpec(name="web", content=content), revision=1, replicas=1)}
+    new = {"web": Goal(spec=ServiceSpec(name="web", content=content), revision=1, replicas=2)}
+    mine = reservations(shop)
+    mine.settle(old)
+    step = Want(id="start", service="web", revision=1, replicas=2)
+    larger = Plan(project="shop", kind="scale", steps=(step,), before=old, after=new)
+    with pytest.raises(PreflightError, match=r"storage: 50 GB more are needed \(web 50\), 5 of 55 GB are free"):
+        mine.reserve(larger, Settings())
+    assert looked == [str(tmp_path)]
+    assert promises(tmp_path)["blog/web"] == amount(cpu=1)
+
+
 def test_what_runs_since_before_there_was_a_ledger_is_not_refused(shop: LedgerProject, tmp_path: Path):
     """It is held, whatever is written down, and written down from now on."""
     LedgerProject(tmp_path, "blog").settle(amount(cpu=4))
@@ -127,6 +173,7 @@ def test_without_a_ledger_force_and_skipping_warn(broken: LedgerProject, how: di
 def test_without_a_ledger_who_asks_for_nothing_is_deployed(broken: LedgerProject):
     [warning] = reservations(broken).reserve(plan(None, amount()), Settings())
     assert warning.startswith("nothing could be set aside")
+    assert reservations(broken).reserve(plan(amount(), amount()), Settings()) == [], "it is not even looked at"
 
 
 def test_the_end_of_a_deployment_never_fails_for_the_ledger(broken: LedgerProject, caplog: pytest.LogCaptureFixture):

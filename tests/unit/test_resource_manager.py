@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from deploy_code.config import ResourceRequirements
 from deploy_code.errors import PreflightError, ServiceError
 from deploy_code.model import Resources
 from deploy_code.resources import Capacity, ResourceManager
+from deploy_code.resources.ledger import Ledger
 from support.ledgers import LedgerProject, amount, child, promises
 
 MACHINE = Capacity(cpu_cores=4.0, memory_mb=8192, storage_gb=100, gpus=(0, 1))
@@ -77,6 +79,36 @@ async def test_negative_amounts_are_refused(manager: ResourceManager):
     assert manager.available() == MACHINE
 
 
+@pytest.mark.parametrize("cores", [float("nan"), float("inf")])
+async def test_amounts_without_end_are_refused(manager: ResourceManager, cores: float):
+    with pytest.raises(ValueError, match="without end"):
+        await manager.allocate("myapp", Resources(cpu_cores=cores))
+
+
+async def test_what_is_counted_is_whole(manager: ResourceManager):
+    with pytest.raises(TypeError):
+        await manager.allocate("myapp", Resources(memory_mb=0.5))  # type: ignore[arg-type]
+
+
+async def test_who_is_cancelled_while_it_asks_keeps_nothing(manager: ResourceManager, tmp_path: Path):
+    """It waits in a thread for others, and a thread cannot be stopped."""
+    with Ledger.open(str(tmp_path)) as ledger, ledger._change():
+        asking = asyncio.create_task(manager.allocate("myapp", Resources(cpu_cores=1)))
+        await asyncio.sleep(0.05)
+        asking.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert manager.allocations() == []
+
+
+async def test_one_with_a_folder_of_its_own_is_apart_from_the_machine(tmp_path: Path):
+    apart = ResourceManager(tmp_path / "apart", capacity=MACHINE)
+    await apart.allocate("mine", Resources(cpu_cores=1))
+    assert ResourceManager(capacity=MACHINE).available().cpu_cores == 4.0
+    assert apart.available().cpu_cores == 3.0
+
+
 async def test_overcommit_widens_all_but_gpus(tmp_path: Path):
     manager = ResourceManager(tmp_path, overcommit={"cpu": 2.0, "memory": 1.5}, capacity=MACHINE)
     await manager.allocate("myapp", Resources(cpu_cores=8, memory_mb=12000))
@@ -84,8 +116,6 @@ async def test_overcommit_widens_all_but_gpus(tmp_path: Path):
 
 
 async def test_what_a_dead_process_held_is_free(tmp_path: Path, manager: ResourceManager):
-    import asyncio
-
     child(lambda: asyncio.run(ResourceManager(tmp_path, capacity=MACHINE).allocate("x", Resources(cpu_cores=4))))
     assert manager.available() == MACHINE
     assert (await manager.allocate("y", Resources(cpu_cores=4))).cpu_cores == 4
@@ -128,6 +158,7 @@ async def test_everyone_is_shown_on_request(tmp_path: Path, manager: ResourceMan
 async def test_alone_it_asks_this_machine_and_writes_where_this_user_may(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
+    monkeypatch.delenv("DEPLOY_CODE_MACHINE_DIR")
     monkeypatch.setattr("deploy_code.state.places.DATA_DIR", str(tmp_path / "machine"))
     manager = ResourceManager()
     assert manager.available().cpu_cores > 0

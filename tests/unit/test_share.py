@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,9 +14,10 @@ from deploy_code.agent.ports import PortBook
 from deploy_code.agent.share import BLOCK, Share
 from deploy_code.errors import DriverError
 from deploy_code.model import Content, Instance, Resources, Wanted
-from deploy_code.resources.database import path_of
 from deploy_code.resources.ledger import Ledger
-from support.ledgers import LedgerProject, amount
+from deploy_code.resources.place import path_of
+from deploy_code.wire import AGENT_LOCK
+from support.ledgers import LedgerProject, amount, holders, promises
 from support.ports import free_range
 
 
@@ -51,8 +55,9 @@ def test_two_projects_choose_different_ports_of_one_range(tmp_path: Path):
 
 def test_a_range_that_others_have_used_up_is_s004(tmp_path: Path):
     ports = free_range(2)
-    shop = book_of(share_of(LedgerProject(tmp_path, "shop")), ports)
-    blog = book_of(share_of(LedgerProject(tmp_path, "blog")), ports)
+    first = LedgerProject(tmp_path, "shop")
+    (first.folder / AGENT_LOCK).write_text(f"{os.getpid()}\n")
+    shop, blog = book_of(share_of(first), ports), book_of(share_of(LedgerProject(tmp_path, "blog")), ports)
     assert {choose(shop, "a"), choose(shop, "b")} == set(range(ports[0], ports[1] + 1))
     with pytest.raises(DriverError, match="that is not another project's") as caught:
         blog.choose()
@@ -142,6 +147,41 @@ def test_who_asks_for_none_is_shown_what_there_is(tmp_path: Path):
     shop = LedgerProject(tmp_path, "shop")
     shop.reserve(amount(gpus=2))
     assert share_of(shop).gpu_env(wanted(0), instance(0)) == {}
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that knows two devices: there are none here."""
+    driver = SimpleNamespace(
+        nvmlInit=lambda: None,
+        nvmlShutdown=lambda: None,
+        nvmlDeviceGetCount=lambda: 2,
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetName=lambda handle: f"GPU {handle}",
+        nvmlDeviceGetMemoryInfo=lambda handle: SimpleNamespace(total=16 << 30, used=0),
+        nvmlDeviceGetUtilizationRates=lambda handle: SimpleNamespace(gpu=0),
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", driver)  # type: ignore[arg-type]
+
+
+def test_when_the_ledger_is_lost_nobody_is_shown_more_than_it_asked_for(two_gpus: None, tmp_path: Path):
+    """Restarted over a new ledger it is written down again, and gets devices of its own."""
+    shop, blog = LedgerProject(tmp_path, "shop"), LedgerProject(tmp_path, "blog")
+    assert share_of(shop).gpu_env(wanted(1), instance(0))["CUDA_VISIBLE_DEVICES"] == "0"
+    assert share_of(blog).gpu_env(wanted(1), instance(0))["CUDA_VISIBLE_DEVICES"] == ""
+    assert promises(tmp_path) == {"shop/web": amount(gpus=2), "blog/web": amount(gpus=2)}, "two replicas each"
+    assert holders(tmp_path) == {"shop/web": (0, 1)}
+
+
+def test_a_restart_writes_nothing_so_that_a_full_disk_does_not_hinder_it(tmp_path: Path):
+    shop = LedgerProject(tmp_path, "shop")
+    shop.reserve(amount(gpus=2))
+    share = share_of(shop)
+    first = share.gpu_env(wanted(1), instance(0))
+    log = Path(f"{path_of(str(tmp_path))}-wal")
+    before = log.read_bytes()
+    assert share.gpu_env(wanted(1), instance(0)) == first
+    assert log.read_bytes() == before
 
 
 def test_who_was_deployed_before_there_was_a_ledger_goes_on_as_it_did(tmp_path: Path):

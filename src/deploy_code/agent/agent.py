@@ -93,6 +93,7 @@ class Agent:
             loop.add_signal_handler(number, self._done.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
         await self._server.open(self._booted.listener.dup())  # ours is for whoever replaces us
+        self._keeper.breakers.limit(await self._records.breaker())
         await take_over(self._keeper, await self._records.load())
         await self._keeper.look_at_custom()
         self._server.admitted.set()
@@ -137,8 +138,11 @@ class Agent:
         )
 
     async def _op_want(self, _: Connection, request: dict[str, Any]) -> dict[str, Any]:
+        want = want_of(request)
+        if want.deployment != self._journal.deployment:
+            self._keeper.breakers.limit(await self._records.breaker())
         self._hosts.try_now()
-        await self._keeper.want(want_of(request))
+        await self._keeper.want(want)
         return {}
 
     async def _op_settle(self, _: Connection, request: dict[str, Any]) -> dict[str, Any]:

@@ -39,6 +39,7 @@ def own_word(exit_: Exit) -> str:
     return f"its health_check answered {'STOPPED' if exit_.ok else 'FAILED'}"
 
 
+NOT_STOPPED = "could not be stopped"
 UNKNOWN_RESULT = "interrupted, its result is unknown; only another deploy runs it again"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import fields
 from typing import Any, Protocol
 
@@ -186,21 +187,25 @@ class Hosts:
         self._let_go(running.uuid)
         return bool(answer["gently"])
 
-    async def clean_up(self, running: Running) -> None:
-        """Have an ended one stopped, where somebody still holds it."""
+    async def clean_up(self, running: Running) -> bool:
+        """Have an ended one stopped, where somebody still holds it; False where that went wrong."""
         link = self._roster.holder_of(running.uuid)
         if link is None:
-            return
+            return True
         try:
             async with asyncio.timeout(2 * CLEAN_UP_SECONDS):
-                await self._stop_for_good(link, running.uuid)
+                return await self._stop_for_good(link, running.uuid)
         except (DriverError, HostLostError, TimeoutError) as exc:
             log.warning("%s: it could not clean up after itself: %s", running.uuid, exc)
+            return False
 
     async def abandon(self, running: Running) -> None:
-        """Whoever holds it lets go of it, whatever its ``stop`` does."""
-        await self.clean_up(running)
-        self._let_go(running.uuid)
+        """Whoever holds it lets go of it; nothing of it is called."""
+        if link := self._roster.holder_of(running.uuid):
+            with suppress(DriverError, HostLostError, TimeoutError):  # then it will not come back to us with it
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await link.ask("forget", uuid=running.uuid)
+            self._roster.drop(link, running.uuid)
 
     def holder_pid(self, uuid: str) -> int:
         """pid of the host that has it; 0 where none does."""
@@ -261,10 +266,11 @@ class Hosts:
             self._roster.drop(link, order.uuid)
             raise
 
-    async def _stop_for_good(self, link: Link, uuid: str) -> None:
+    async def _stop_for_good(self, link: Link, uuid: str) -> bool:
         """The host has it no longer after that, stopped or not."""
         try:
-            await link.ask("stop", uuid=uuid, timeout=CLEAN_UP_SECONDS, last=True)
+            answer = await link.ask("stop", uuid=uuid, timeout=CLEAN_UP_SECONDS, last=True)
+            return bool(answer.get("gently", True))
         finally:
             self._roster.drop(link, uuid)
 

@@ -9,12 +9,11 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import Coroutine
-from contextlib import suppress
 from typing import Any
 
 from deploy_code.drivers.base import Running
 from deploy_code.drivers.custom import HOLDER, CustomDriver
-from deploy_code.errors import DeployCodeError, StateError, title
+from deploy_code.errors import DeployCodeError, DriverError, StateError, title
 from deploy_code.model import Exit, Gate, Instance, Phase
 
 from . import endings
@@ -26,11 +25,12 @@ from .prober import Judgement
 from .readiness import Readiness
 from .restart import Decision, RestartBook, counts_as_success
 from .site import Site
+from .stopping import Stopping
 from .ulimit import limit_open_files
 from .wanted import Entry
 
 PORT_TRIES = 3
-STOP_RETRY_SECONDS = 2.0
+START_GRACE_SECONDS = 5.0  # in a deployment its gate is the judge, and comes first
 STOP_SIGNAL, STOP_TIMEOUT = "stop_signal", "stop_timeout"  # kept in the row: the wanted entry is gone by then
 WAITS_AFTER_REBOOT = "waits for its dependencies after a reboot"
 _ENDED = (Phase.EXITED, Phase.FAILED, Phase.BACKOFF)
@@ -59,6 +59,7 @@ class Supervisor:
         self._site = site
         self._card = Card(site, entry, instance)
         self._readiness = Readiness(self._card)
+        self._stopping = Stopping(self._card)
         self._predecessor = predecessor
         self._book = RestartBook(site.chance)
         self.circuit = LoopCircuit(self._card, self._book)
@@ -129,7 +130,7 @@ class Supervisor:
         if self.retiring:
             if self.instance.phase is Phase.UNKNOWN:
                 self._card.set(phase=Phase.STOPPING, note="")
-                self._woken.set()
+                self._stopping.hurry(forget=False)
             return
         phase = self.instance.phase
         if phase is Phase.UNKNOWN and self.running is not None:
@@ -174,6 +175,10 @@ class Supervisor:
         if not self.retiring:
             self.retiring = True
             self.task = self._start_task(self._retire(self.task, timeout), "retire")
+
+    def hurry(self, *, forget: bool) -> None:
+        """It is being stopped: if that has failed so far, try again now. ``forget``: then let it be."""
+        self._stopping.hurry(forget=forget)
 
     async def let_go(self) -> None:
         """Stop watching; the instance itself is left as it is."""
@@ -279,14 +284,28 @@ class Supervisor:
     async def _have_started(self, driver: CustomDriver, launch: Launch) -> None:
         """As ``_spawn``; this start may take long, so it is told, and who cancels it does not wait for its end."""
         self._card.set(note="in its start()")
+        bound = self.entry.start_timeout + START_GRACE_SECONDS
         try:
-            self.running = await driver.start(launch.order)
+            async with asyncio.timeout(bound):
+                self.running = await driver.start(launch.order)
+        except TimeoutError as exc:
+            await self._break_off(driver.begun(self.instance.uuid))
+            raise DriverError(f"its start() did not return within {bound:g} s", code="E008") from exc
         except asyncio.CancelledError:
             self.running = driver.begun(self.instance.uuid)
             raise
         self._card.note(note="")
         self._spawned(self.running, launch)
         await self._site.records.commit_or_save(self.instance)  # what it remembers exists nowhere else
+
+    async def _break_off(self, running: Running) -> None:
+        """Have a start that takes too long broken off and cleaned up after. Whoever cancels this leaves it to stop."""
+        self.running = running
+        try:
+            await self._card.driver.stop(running, "", self._card.policy.stop_timeout_seconds)
+        except DeployCodeError as exc:
+            self._card.happened("StopFailed", exc.text)
+        self.running = None
 
     def _spawned(self, running: Running, launch: Launch) -> None:
         self._card.set(
@@ -400,24 +419,9 @@ class Supervisor:
     async def _stop(self, running: Running, timeout: float) -> None:
         how = {STOP_SIGNAL: self._card.policy.stop_signal, STOP_TIMEOUT: f"{timeout:g}"}
         self._card.set(phase=Phase.STOPPING, ready_at=0.0, handler={**self.instance.handler, **how})
-        gently = await self._stop_at_last(running, timeout)
+        await self._stopping.stop(running, timeout)
         if self._card.is_one_shot:
             await self._record_outcome("failed", None)
-        text = "stopped" if gently else f"killed: it did not stop within {timeout:g} s"
-        self._card.happened("InstanceStopped", text)
-
-    async def _stop_at_last(self, running: Running, timeout: float) -> bool:
-        """What cannot be stopped is said, and tried again until it can."""
-        while True:
-            try:
-                return await self._card.driver.stop(running, self._card.policy.stop_signal, timeout)
-            except DeployCodeError as exc:
-                phase = Phase.UNKNOWN if exc.code == "E014" else self.instance.phase
-                self._card.set(phase=phase, note=self._card.clean(str(exc)))
-                self._card.happened("StopFailed", str(exc))
-                self._woken.clear()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), STOP_RETRY_SECONDS)
 
     # -- tasks
 

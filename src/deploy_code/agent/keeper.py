@@ -70,7 +70,7 @@ class Keeper:
         self._supervisors: dict[str, Supervisor] = {}
         self._by_service: dict[str, dict[str, Supervisor]] = {}
         self._book = ports.PortBook(seed=zlib.crc32(project.encode()))
-        self._book.fixed = self._fixed_ports
+        self._book.is_fixed = self.wanted.binds
         self._share = share
         if share is not None:
             share.instances, self._book.lease = self.instances, share.lease
@@ -89,6 +89,7 @@ class Keeper:
             if pair in fresh:
                 self._renew(pair, rerun=wanted.service in want.rerun)
             self._reconcile(pair, want.stop_timeout)
+            self._hurry(pair, forget=want.forget)
         self.on_change()
 
     async def settle(self, deployment: int) -> None:
@@ -153,9 +154,6 @@ class Keeper:
     def _know_ports(self) -> None:
         self._book.use(self.wanted.port_range)
 
-    def _fixed_ports(self) -> frozenset[int]:
-        return frozenset(number for entry in self.wanted for number in ports.fixed_ports(entry.wanted.content))
-
     def _renew(self, pair: Pair, *, rerun: bool) -> None:
         for supervisor in self._kept(pair):
             supervisor.renew(rerun=rerun)
@@ -172,6 +170,12 @@ class Keeper:
             supervisor.adjust(entry)
         for index in missing({supervisor.instance.index for supervisor in kept}, wanted - len(kept)):
             self._create(entry, index)
+
+    def _hurry(self, pair: Pair, *, forget: bool) -> None:
+        """Somebody waits for what could not be stopped so far: try again now. ``forget``: for the last time."""
+        for supervisor in self._of(pair[0]):
+            if supervisor.retiring and supervisor.entry.pair == pair:
+                supervisor.hurry(forget=forget)
 
     def _create(self, entry: Entry, index: int) -> None:
         service, revision = entry.pair

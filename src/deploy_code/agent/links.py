@@ -46,8 +46,7 @@ class Link:
         self.offer = offer
         self.holds = set(offer.holds)
         self.pid = connection.peer
-        proc = look_up(self.pid)
-        self.holder = f"{self.pid} {proc.start_time if proc else 0}"
+        self.holder = holder_of(self.pid)
 
     @property
     def is_program(self) -> bool:
@@ -60,6 +59,12 @@ class Link:
 
 
 # --------------------------------------------------------------------------- processes by pid and start time ("holder")
+
+
+def holder_of(pid: int) -> str:
+    """This very process, in words that its pid's next owner cannot be mistaken for."""
+    proc = look_up(pid)
+    return f"{pid} {proc.start_time if proc else 0}"
 
 
 def pid_of(holder: str) -> int:
@@ -91,13 +96,12 @@ async def ended(pid: int) -> None:
 
 async def kill(holder: str) -> bool:
     """End this very process at once; what it started goes on. True when it is no more."""
-    pid = pid_of(holder)
     with suppress(ProcessLookupError, TimeoutError):
-        fd = os.pidfd_open(pid)
+        fd = os.pidfd_open(pid_of(holder))
         try:
-            if is_alive(holder):
+            if is_alive(holder):  # the descriptor is that of the one that was looked at, or of one that is gone
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
-                await asyncio.wait_for(ended(pid), KILL_SECONDS)
+                await asyncio.wait_for(ended(pid_of(holder)), KILL_SECONDS)
         finally:
             os.close(fd)
     return not is_alive(holder)

@@ -74,18 +74,24 @@ def ephemeral_range() -> tuple[int, int]:
 
 def can_bind(port: int) -> bool:
     """Nobody listens on ``port`` of any address of this machine."""
-    for family, address in ((socket.AF_INET6, "::"), (socket.AF_INET, "0.0.0.0")):
+    try:
+        _bind(socket.AF_INET6, "::", port)  # one socket for both, where there is IPv6
+    except OSError as exc:
+        if exc.errno in _REFUSALS:
+            return False
         try:
-            with socket.socket(family, socket.SOCK_STREAM) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                probe.bind((address, port))
-        except OSError as exc:
-            if family == socket.AF_INET6 and exc.errno not in _REFUSALS:
-                continue  # no IPv6 here
+            _bind(socket.AF_INET, "0.0.0.0", port)
+        except OSError:
             return False
     return True
+
+
+def _bind(family: int, address: str, port: int) -> None:
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        probe.bind((address, port))
 
 
 class PortBook:
@@ -97,7 +103,7 @@ class PortBook:
     """
 
     def __init__(self, *, seed: int = 0) -> None:
-        self.fixed: Callable[[], Collection[int]] = tuple  # numbers that services bind by themselves: never chosen
+        self.is_fixed: Callable[[int], bool] = lambda number: False  # services bind it by themselves: never chosen
         self.lease: Lease = lambda candidates, held: candidates
         self._seed = seed
         self._range = (0, -1)
@@ -151,11 +157,11 @@ class PortBook:
         )
 
     def _search(self, besides: Collection[int]) -> int | None:
-        count, fixed = len(self._ours), self.fixed()
+        count = len(self._ours)
         for step in range(count):
             place = (self._next + step) % count
             port = self._ours[place]
-            if self._taken[port] <= 0 and port not in fixed and port not in besides and can_bind(port):
+            if self._taken[port] <= 0 and port not in besides and not self.is_fixed(port) and can_bind(port):
                 self._next = place + 1
                 return port
         return None

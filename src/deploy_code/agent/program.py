@@ -18,7 +18,7 @@ from deploy_code.errors import DriverError
 from deploy_code.reliability.circuit import CircuitBreaker
 from deploy_code.wire import AGENT_ENV, HOSTS
 
-from .links import Link, ended, is_alive, kill, pid_of
+from .links import Link, ended, holder_of, is_alive, kill, pid_of
 from .roster import Roster
 from .ulimit import limit_open_files
 
@@ -27,6 +27,8 @@ log = logging.getLogger("deploy_code.agent")
 RETURN_SECONDS = 5.0  # what survived a former agent has come back by then
 LOAD_SECONDS = 20.0  # from its start until it has imported the type
 STABLE_SECONDS = 10.0  # one that lives for so long was started well
+_NAMELESS = "?"  # it has taken its lock, and is about to write who it is
+_WRITE_SECONDS = 0.02
 
 
 class Program:
@@ -98,6 +100,9 @@ class Program:
     async def _come_back(self) -> Link | None:
         """The one that a former agent started, if it comes back to us; one that does not is killed."""
         while holder := lock_holder(self._state, self._key):
+            if holder == _NAMELESS:
+                await asyncio.sleep(_WRITE_SECONDS)
+                continue
             link = await self._arrives(pid_of(holder), RETURN_SECONDS)
             if link is not None and not link.offer.failed:
                 return link
@@ -112,12 +117,13 @@ class Program:
     async def _spawn(self, python_path: str) -> Link:
         try:
             pid = _spawn(self._state, self._key, self._source, python_path)
+            holder = holder_of(pid)
         except OSError as exc:
             raise self._failed(f"its host cannot be started: {exc.strerror}") from exc
         limit_open_files(pid, self._open_files)
         link = await self._arrives(pid, LOAD_SECONDS)
         if link is None:
-            await kill(lock_holder(self._state, self._key))
+            await kill(holder)
             raise self._failed("its host ended, or did not load it in time", remedy="See agent.log")
         if link.offer.failed:
             raise self._failed(link.offer.failed)
@@ -154,7 +160,7 @@ def lock_holder(state: str, key: str) -> str:
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return os.read(fd, 64).decode().strip() or "0 0"
+        return os.read(fd, 64).decode().strip() or _NAMELESS
     finally:
         os.close(fd)
     return ""
@@ -191,4 +197,3 @@ def _env(python_path: str) -> dict[str, str]:
     env.pop("NOTIFY_SOCKET", None)
     paths = [path for path in (*env.get("PYTHONPATH", "").split(":"), *python_path.split(":")) if path]
     return env | ({"PYTHONPATH": ":".join(dict.fromkeys(paths))} if paths else {})
-

@@ -1,10 +1,13 @@
--- The statements of the agent: its own tables, and three looks at those of the engine.
+-- The statements of the agent: its own tables, and four looks at those of the engine.
 
 -- name: project
 SELECT name, log_dir FROM project WHERE id = 1
 
 -- name: running_deployment
 SELECT number FROM deployments WHERE status = 'in_progress' ORDER BY number DESC LIMIT 1
+
+-- name: last_settings
+SELECT settings FROM deployments ORDER BY number DESC LIMIT 1
 
 -- name: revision_exists
 SELECT 1 FROM revisions WHERE service = ? AND number = ?

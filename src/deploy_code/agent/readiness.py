@@ -23,6 +23,8 @@ from .journal import label
 from .launch import Launch
 from .prober import Judgement
 
+STOP_FAILED_SECONDS = 60.0  # that one which is not ready cannot be stopped is told so often
+
 
 class Readiness:
     """Watches what runs of one instance. ``begin`` with each start, ``end`` when it has ended."""
@@ -32,6 +34,7 @@ class Readiness:
         self._running: Running | None = None
         self._check = card.policy.health
         self._replacing: asyncio.Task[bool] | None = None
+        self._quiet_until = 0.0
 
     # -- watching
 
@@ -189,8 +192,11 @@ class Readiness:
         if stopping.cancelled() or (error := stopping.exception()) is None:
             return
         self._replacing = None
-        self._card.set(note=self._card.clean(str(error)))
-        self._card.happened("StopFailed", str(error))
+        note = self._card.clean(f"{endings.NOT_STOPPED}: {error}")
+        self._card.set(note=note)
+        if time.monotonic() >= self._quiet_until:  # it is tried after every probe
+            self._quiet_until = time.monotonic() + STOP_FAILED_SECONDS
+            self._card.happened("StopFailed", note)
 
     def _may_be_replaced(self) -> bool:
         """Before its gate has opened an instance is left as evidence, until the deployment is over."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from deploy_code.codec import from_data, to_data
 from deploy_code.errors import StalePlanError, StateError
-from deploy_code.model import Content, Exit, Instance, Policy, Wanted, run_hash
+from deploy_code.model import Breaker, Content, Exit, Instance, Policy, Wanted, run_hash
 from deploy_code.reliability.circuit import Circuit, Reading
 from deploy_code.state.connection import Connection
 from deploy_code.wire import Want
@@ -38,6 +38,7 @@ class WantedRow(NamedTuple):
     deployment: int
     settled: bool
     port_range: tuple[int, int]
+    start_timeout: float
 
 
 class EventRow(NamedTuple):
@@ -88,6 +89,12 @@ class Records:
         """The number of the deployment that is recorded as in progress."""
         row = await self._writer.submit(lambda db: db.one("running_deployment"))
         return None if row is None else int(row[0])
+
+    async def breaker(self) -> Breaker:
+        """When circuits open, as the last deployment's file says."""
+        row = await self._writer.submit(lambda db: db.one("last_settings"))
+        settings = json.loads(row[0]) if row is not None else {}
+        return from_data(Breaker, settings.get("breaker", {}))
 
     # -- the wanted set
 
@@ -255,7 +262,8 @@ def _wanted_row(row: tuple[Any, ...]) -> WantedRow:
         secrets=tuple(json.loads(secrets)),
     )
     low, high = policy_data.get("port_range", Want.__dataclass_fields__["port_range"].default)
-    return WantedRow(wanted, deployment, bool(settled), (low, high))
+    start_timeout = policy_data.get("start_timeout", Want.__dataclass_fields__["start_timeout"].default)
+    return WantedRow(wanted, deployment, bool(settled), (low, high), start_timeout)
 
 
 def _record_want(db: Connection, want: Want, fresh: Collection[Pair]) -> None:
@@ -293,7 +301,7 @@ def _put_wanted(db: Connection, want: Want, item: Wanted, *, fresh: bool) -> Non
         if item.service in want.rerun:
             db.run("drop_completed_instances", pair)
             db.run("forget_one_shot", (item.service, run_hash(item.content)))
-    policy = {**to_data(item.policy), "port_range": want.port_range}
+    policy = {**to_data(item.policy), "port_range": want.port_range, "start_timeout": want.start_timeout}
     db.run("put_wanted", (*pair, item.replicas, json.dumps(policy), want.deployment))
 
 

@@ -12,9 +12,11 @@ from collections.abc import Callable, Collection, Sequence
 
 from deploy_code.errors import DriverError, StateError
 from deploy_code.model import Instance, Wanted
-from deploy_code.resources.gpus import visible
+from deploy_code.resources.gpus import gpus, visible
 from deploy_code.resources.ledger import Ledger
 from deploy_code.resources.owners import Owner
+from deploy_code.resources.place import machine_dir
+from deploy_code.resources.recorded import steady_need
 
 log = logging.getLogger("deploy_code.agent")
 
@@ -28,7 +30,7 @@ class Share:
     def __init__(self, state: str, project: str) -> None:
         self.instances: Callable[[], list[Instance]] = list
         self._owner = Owner.project(state, project)
-        self._data_dir = os.path.dirname(self._owner.id)
+        self._home = machine_dir(os.path.dirname(self._owner.id))
         self._knows_its_ports = False
 
     # -- ports
@@ -42,7 +44,7 @@ class Share:
             if not self._knows_its_ports and (known := self._leased()):
                 return known
             count = max(1, min(max(BLOCK, len(held)), len(candidates) // BLOCKS_IN_RANGE))
-            with Ledger.open(self._data_dir) as ledger:
+            with Ledger.open(self._home) as ledger:
                 return ledger.lease_ports(self._owner, candidates, count, held)
         except StateError as exc:
             log.warning("dynamic ports are chosen without regard to other projects: %s", exc)
@@ -50,7 +52,7 @@ class Share:
 
     def _leased(self) -> set[int]:
         self._knows_its_ports = True
-        ledger = Ledger.reader(self._data_dir)
+        ledger = Ledger.reader(self._home)
         if ledger is None:
             return set()
         with ledger:
@@ -60,7 +62,7 @@ class Share:
         """Nothing runs any more, so that others may have them."""
         try:
             if self._leased():
-                with Ledger.open(self._data_dir) as ledger:
+                with Ledger.open(self._home) as ledger:
                     ledger.release_ports(self._owner)
         except StateError as exc:
             log.warning("leased ports could not be given back: %s", exc)
@@ -68,22 +70,39 @@ class Share:
     # -- GPUs
 
     def gpu_env(self, wanted: Wanted, instance: Instance) -> dict[str, str]:
-        """The env that shows ``instance`` its own GPUs; nothing where it asks for none, or none were ever promised.
+        """The env that shows ``instance`` its own GPUs; nothing where it asks for none, or no GPU can be seen at all.
 
         Raises DriverError (E005) when the ledger cannot be had: without it two services might use the same device.
         """
         count = wanted.content.resources.gpu_count
-        if not count or not Ledger.is_there(self._data_dir):
+        if not count:
             return {}
         alive = [(each.revision, each.index) for each in self.instances() if each.service == instance.service]
         own = instance.revision, instance.index
         try:
-            with Ledger.open(self._data_dir) as ledger:
-                if instance.service not in ledger.services_of(self._owner):
-                    return {}
-                return visible(ledger.assign_gpus(self._owner, instance.service, own, count, alive))
+            if not self._is_known(instance.service) and not self._remember(wanted):
+                return {}
+            with Ledger.open(self._home) as ledger:
+                given = ledger.assign_gpus(self._owner, instance.service, own, count, alive)
+            return visible(given) if given or gpus() else {}
         except StateError as exc:
             raise DriverError(f"which GPUs are its own cannot be told: {exc.message}", retryable=True) from exc
+
+    def _is_known(self, service: str) -> bool:
+        ledger = Ledger.reader(self._home)
+        if ledger is None:
+            return False
+        with ledger:
+            return service in ledger.services_of(self._owner)
+
+    def _remember(self, wanted: Wanted) -> bool:
+        """Deployed before there was a ledger, or before this one. False where no GPU can be seen."""
+        indices = [each.index for each in gpus()]
+        if indices:
+            need = steady_need(wanted.content, wanted.replicas, stopped=False)
+            with Ledger.open(self._home) as ledger:
+                ledger.remember(self._owner, wanted.service, need, indices)
+        return bool(indices)
 
     def keep_gpus(self) -> None:
         """Take back the GPUs of instances that are no more."""
@@ -92,13 +111,13 @@ class Share:
             alive.setdefault(each.service, set()).add((each.revision, each.index))
         try:
             if self._has_gpus():
-                with Ledger.open(self._data_dir) as ledger:
+                with Ledger.open(self._home) as ledger:
                     ledger.keep_gpus(self._owner, alive)
         except StateError as exc:
             log.warning("GPUs that are free again could not be given back: %s", exc)
 
     def _has_gpus(self) -> bool:
-        ledger = Ledger.reader(self._data_dir)
+        ledger = Ledger.reader(self._home)
         if ledger is None:
             return False
         with ledger:

@@ -130,7 +130,11 @@ def shared_options() -> list[click.Parameter]:
         ),
         _shared("-q", "--quiet", is_flag=True, help="Say only what went wrong: --log-level error."),
         _shared("--dry-run", is_flag=True, help="Show what would be done; change nothing."),
-        _shared("--force", is_flag=True, help="Go on when health checks or resources fail; never counts as good."),
+        _shared(
+            "--force",
+            is_flag=True,
+            help="Go on when health checks or resources fail; never counts as good. stop: forget what it cannot stop.",
+        ),
         _shared("--no-color", is_flag=True, help="No colours; NO_COLOR in the environment does the same."),
         SharedOption(
             ("-V", "--version"),

@@ -26,14 +26,14 @@ Data = dict[str, Any]
 def resources(options: Options) -> None:
     """Show what this machine has, what is promised, what is used.
 
-    Works from any folder, and without a project: then for the projects with the default data_dir.
+    Works from any folder, and without a project: then the disk is that of the default data_dir.
     """
     data = read(_data_dir(options))
     emit(data, options, lambda: resources_text(data, color=has_color(sys.stdout, options)))
 
 
 def _data_dir(options: Options) -> str:
-    """Whose ledger: that of the project here, or the usual one."""
+    """Whose disk: that of the project here, or the usual one."""
     from deploy_code.state.places import default_data_dir
 
     try:
@@ -49,21 +49,24 @@ def read(data_dir: str) -> Data:
     from deploy_code.resources.capacity import read_capacity, read_use
     from deploy_code.resources.gpus import gpus
     from deploy_code.resources.ledger import Ledger
-    from deploy_code.resources.written import written_gb
+    from deploy_code.resources.place import machine_dir, path_of
+    from deploy_code.resources.written import here, written_gb
 
     promises: list[Promise] = []
     ports: dict[str, int] = {}
-    ledger = Ledger.reader(data_dir)
+    home = machine_dir(data_dir)
+    ledger = Ledger.reader(home)
     if ledger is not None:
         with ledger:
             promises, ports = ledger.promises(), ledger.leases()
     there, used = read_capacity(data_dir), read_use(data_dir)
-    promised = _promised(promises)
+    promised = _promised(here(promises, data_dir))
     return {
         "data_dir": data_dir,
+        "ledger": path_of(home),
         "machine": _amounts(there),
         "promised": promised,
-        "free": _free(there, promised, written_gb(promises, data_dir)),
+        "free": _free(there, promised, written_gb(here(promises, data_dir), data_dir)),
         "used": {"cpu_cores": used.cpu_cores, "memory_mb": used.memory_mb, "storage_gb": used.storage_gb},
         "gpus": [_gpu(each, promises) for each in gpus()],
         "promises": [_promise(each) for each in promises],

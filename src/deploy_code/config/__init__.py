@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from deploy_code.config.cache import load_project as load_project
     from deploy_code.config.cache import project_of as project_of
     from deploy_code.config.editor import json_schema as json_schema
+    from deploy_code.config.fields import AuthMethod as AuthMethod
+    from deploy_code.config.fields import ContainerRuntime as ContainerRuntime
+    from deploy_code.config.fields import Environment as Environment
+    from deploy_code.config.fields import NetworkMode as NetworkMode
+    from deploy_code.config.fields import Orchestrator as Orchestrator
+    from deploy_code.config.fields import Protocol as Protocol
+    from deploy_code.config.fields import RestartPolicy as RestartPolicy
+    from deploy_code.config.fields import Severity as Severity
     from deploy_code.config.identity import find_identity as find_identity
     from deploy_code.config.loader import check_files as check_files
     from deploy_code.config.loader import load_config as load_config
@@ -48,6 +56,7 @@ _SCHEMA = (
     " PortConfig PortRange PrometheusConfig RbacConfig ResourceRequirements RestartConfig RoleConfig SecurityConfig"
     " ServiceConfig StorageConfig VolumeConfig"
 ).split()
+_NAMES = "AuthMethod ContainerRuntime Environment NetworkMode Orchestrator Protocol RestartPolicy Severity".split()
 _HOMES = {
     "ResolvedCache": "cache",
     "load_project": "cache",
@@ -56,8 +65,10 @@ _HOMES = {
     "find_identity": "identity",
     "check_files": "loader",
     "load_config": "loader",
+    **dict.fromkeys(_NAMES, "fields"),
     **dict.fromkeys(_SCHEMA, "schema"),
 }
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
@@ -70,4 +81,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(_HOMES)
+    return __all__

@@ -6,7 +6,7 @@ Each warning names the place; what many services share is said once, with their 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from deploy_code.config.check import needs, type_of, uses_port_placeholder
 from deploy_code.config.interpolate import PLACEHOLDER
@@ -14,10 +14,11 @@ from deploy_code.config.nodes import Path
 from deploy_code.config.schema import DeploymentConfig, ServiceConfig
 from deploy_code.config.source import Source, source_of
 from deploy_code.config.translate import nearest
-from deploy_code.model import StrategyName
+from deploy_code.model import OWN_TYPES, StrategyName
 
 _BUILT = frozenset({StrategyName.SEQUENTIAL, StrategyName.PARALLEL})
 _NOT_YET = "not acted on by this version"
+_REGISTER = "a plugin or your code must register it"
 _NAMES_SHOWN = 5
 
 
@@ -28,7 +29,8 @@ def advice(config: DeploymentConfig, *, planned: bool = False) -> list[str]:
     """
     source = source_of(config)
     enabled = {name: service for name, service in config.services.items() if service.enabled}
-    found = [*_sections(config), *_strategies(config, enabled, planned), *_shared(enabled, source)]
+    found = [*_sections(config), *_strategies(config, enabled, source, planned), *_shared(enabled, source)]
+    found += [] if planned else _types(config, enabled, source)
     for name, service in enabled.items():
         found += _service(name, service, source, config)
     found += _literals(source)
@@ -64,22 +66,38 @@ def _sections(config: DeploymentConfig) -> Iterator[Finding]:
             yield f"{', '.join(keys)}: {_NOT_YET}", (section,), ""
 
 
-def _strategies(config: DeploymentConfig, enabled: dict[str, ServiceConfig], planned: bool) -> Iterator[Finding]:
+def _strategies(
+    config: DeploymentConfig, enabled: dict[str, ServiceConfig], source: Source, planned: bool
+) -> Iterator[Finding]:
     chosen: list[tuple[str, Path]] = [(config.deployment.strategy, ("deployment", "strategy"))]
     chosen += [(s.strategy, ("services", name, "strategy")) for name, s in enabled.items() if s.strategy]
     known = frozenset(StrategyName)
     for strategy, path in chosen:
         if strategy not in known:
-            if planned or (nearest(strategy, known) and not config.plugins):
-                continue  # a misspelling, which is an error already
-            yield f"strategy '{strategy}' is none of ours", path, "a plugin or your code must register it"
+            if not planned and _is_open(strategy, known, config, source):
+                yield f"strategy '{strategy}' is none of ours", path, _REGISTER
         elif strategy not in _BUILT:
             yield f"{strategy} is {_NOT_YET}", path, "services are replaced, old ones stopped first"
 
 
+def _types(config: DeploymentConfig, enabled: dict[str, ServiceConfig], source: Source) -> Iterator[Finding]:
+    """Each once, where it first stands."""
+    first = {type_of(service): name for name, service in reversed(enabled.items())}
+    for kind, name in first.items():
+        if kind not in (*OWN_TYPES, "custom") and _is_open(kind, OWN_TYPES, config, source):
+            yield f"service_type '{kind}' is none of ours", ("services", name, "service_type"), _REGISTER
+
+
+def _is_open(name: str, known: Collection[str], config: DeploymentConfig, source: Source) -> bool:
+    """Is it left to others whether there is such a thing? What is registered is, and a misspelling is an error."""
+    if name in (source.registered or ()):
+        return False
+    return bool(config.plugins) or not nearest(name, known)
+
+
 def _shared(enabled: dict[str, ServiceConfig], source: Source) -> Iterator[Finding]:
     """What is usually missing in many services at once."""
-    built_in = [n for n, s in enabled.items() if type_of(s) in ("process", "container")]  # others check themselves
+    built_in = [n for n, s in enabled.items() if type_of(s) in OWN_TYPES]  # others check themselves
     unchecked = [n for n in built_in if not enabled[n].one_shot and not _is_checked(enabled[n])]
     if unchecked:
         remedy = "add health_check with an endpoint or a command"

@@ -20,13 +20,12 @@ from deploy_code.config.schema import DependencyConfig, DeploymentConfig, Servic
 from deploy_code.config.source import Source, source_of
 from deploy_code.config.translate import nearest
 from deploy_code.errors import Problem, ServiceError
-from deploy_code.model import Condition, StrategyName
+from deploy_code.model import OWN_TYPES, Condition, StrategyName
 
 Report = Callable[..., None]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
 _ENDPOINT = re.compile(r"https?://[^\s/]+(/\S*)?|/\S*|tcp://[^\s/:]+:\d+|tcp://\[[^\]\s]+\]:\d+", re.IGNORECASE)
-_TYPES = ("process", "container")
 _SHELL = frozenset("|&;<>`")
 ZERO_DOWNTIME = frozenset({StrategyName.ROLLING_UPDATE, StrategyName.BLUE_GREEN, StrategyName.CANARY})
 
@@ -70,7 +69,7 @@ def require_services(names: Iterable[str], known: Collection[str]) -> None:
 def type_of(service: ServiceConfig) -> str:
     """``service_type`` as it works out: a container if there is an image, else a process (DESIGN §4)."""
     written = service.service_type or ""
-    known = next((name for name in _TYPES if fold(name) == fold(written)), written)
+    known = next((name for name in OWN_TYPES if fold(name) == fold(written)), written)
     return known or ("container" if service.image else "process")
 
 
@@ -97,7 +96,7 @@ def _service(name: str, service: ServiceConfig, source: Source, report: Report) 
     _zero_downtime(service, at, report)
     if service.one_shot and service.replicas != 1 and "replicas" in service.model_fields_set:
         report("a one-shot runs once", (*at, "replicas"), remedy="remove replicas, or one_shot")
-    if service.one_shot and type_of(service) not in _TYPES:
+    if service.one_shot and type_of(service) not in OWN_TYPES:
         remedy = "remove one_shot, or run a command instead"
         report(f"a '{type_of(service)}' service has no end of its own", (*at, "one_shot"), remedy=remedy)
     _health(service, at, report)
@@ -118,7 +117,7 @@ def _what_runs(service: ServiceConfig, registered: bool, at: Path, report: Repor
     elif kind in ("process", "custom") and not (service.command or service.image or (registered and kind == "custom")):
         remedy = "add command: with one executable, or image:"
         report("neither command nor image: nothing to run", (*at, "command"), remedy=remedy)
-    guess = nearest(kind, _TYPES) if kind not in (*_TYPES, "custom") and not registered else None
+    guess = nearest(kind, OWN_TYPES) if kind not in (*OWN_TYPES, "custom") and not registered else None
     if guess:
         report(f"'{kind}' is no type of service", (*at, "service_type"), remedy=f"did you mean '{guess}'?")
 
@@ -223,7 +222,7 @@ def needs(service: ServiceConfig) -> Iterator[tuple[int, str, Condition | None]]
     """The dependencies of ``service``: position, name, and the condition if one is written."""
     for index, item in enumerate(service.dependencies):
         if isinstance(item, DependencyConfig):
-            written = item.condition if "condition" in item.model_fields_set else None
+            written = Condition(item.condition) if "condition" in item.model_fields_set else None
             yield index, item.service, written
         else:
             yield index, item, None

@@ -6,14 +6,33 @@ set are accepted in any case and with any separator (``RollingUpdate``, ``rollin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeAlias, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from deploy_code.model import Condition, StrategyName
+
+T = TypeVar("T")
+
+if TYPE_CHECKING:
+    Listed = Sequence
+    Named: TypeAlias = T | str
+else:
+
+    class Listed:
+        """``Listed[X]``: a list in the file and, being frozen, a tuple here; type checkers let code give either."""
+
+        def __class_getitem__(cls, item):
+            return tuple[item, ...]
+
+    class Named:
+        """``Named[X]``: a name of a fixed set, always an ``X`` here; type checkers let code give it as text."""
+
+        def __class_getitem__(cls, item):
+            return item
 
 
 def mistake(what: str, remedy: str = "", *, key: str = "") -> PydanticCustomError:
@@ -202,8 +221,8 @@ Amount = Annotated[float, Field(strict=True, ge=0, le=1e9, allow_inf_nan=False)]
 Flag = Annotated[bool, Field(strict=True)]
 Text = Annotated[str, BeforeValidator(_as_text)]
 Filled = Annotated[str, Field(min_length=1)]
-Words = Annotated[tuple[Text, ...], BeforeValidator(_name_list)]
-Paths = Annotated[tuple[Filled, ...], BeforeValidator(_one_or_more)]
+Words = Annotated[Listed[Text], BeforeValidator(_name_list)]
+Paths = Annotated[Listed[Filled], BeforeValidator(_one_or_more)]
 StrategyText = Annotated[Filled, BeforeValidator(canonical_strategy)]
 Data = Annotated[dict[str, Any], BeforeValidator(_plain_data)]
-When = Annotated[Condition, BeforeValidator(_condition)]
+When = Annotated[Named[Condition], BeforeValidator(_condition)]

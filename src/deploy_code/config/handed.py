@@ -104,4 +104,4 @@ def _owner(config: DeploymentConfig, folder: str) -> tuple[str, ...]:
 def _written(config: DeploymentConfig) -> Mapping[str, str]:
     storage = config.infrastructure.storage
     given = {key: getattr(storage, key) for key in DEFAULTS if key in storage.model_fields_set}
-    return {"name": config.name or "", "environment": config.environment.value, **given}
+    return {"name": config.name or "", "environment": str(config.environment), **given}

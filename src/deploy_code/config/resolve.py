@@ -25,6 +25,7 @@ from deploy_code.config.schema import (
 from deploy_code.config.source import Source, source_of
 from deploy_code.errors import ConfigError
 from deploy_code.model import (
+    OWN_TYPES,
     Breaker,
     Condition,
     Content,
@@ -66,7 +67,7 @@ def resolve(config: DeploymentConfig, *, code_types: Collection[str] = ()) -> Pr
     }
     return Project(
         name=project_name(config.name, source.folder),
-        environment=config.environment.value,
+        environment=str(config.environment),
         root=source.folder,
         settings=_settings(config, plugins),
         hooks=_hooks(config.hooks),
@@ -85,7 +86,7 @@ def resolve(config: DeploymentConfig, *, code_types: Collection[str] = ()) -> Pr
 def types_asked(config: DeploymentConfig) -> frozenset[str]:
     """The types that services name and that are none of ours."""
     kinds = (type_of(service) for service in config.services.values() if service.enabled)
-    return frozenset(kinds) - {"process", "container"}
+    return frozenset(kinds).difference(OWN_TYPES)
 
 
 def handlers(
@@ -130,9 +131,9 @@ def _settings(config: DeploymentConfig, plugins: tuple[str, ...]) -> Settings:
 
 def _hooks(hooks: HooksConfig) -> Hooks:
     return Hooks(
-        pre_deploy=hooks.pre_deploy,
-        post_deploy=hooks.post_deploy,
-        on_failure=hooks.on_failure,
+        pre_deploy=tuple(map(tuple, hooks.pre_deploy)),
+        post_deploy=tuple(map(tuple, hooks.post_deploy)),
+        on_failure=tuple(map(tuple, hooks.on_failure)),
         timeout_seconds=hooks.timeout_seconds,
     )
 
@@ -158,7 +159,7 @@ def _content(service: ServiceConfig, config: DeploymentConfig, source: Source, t
         command=_command(service.command or "", working_dir, release, source)
         if kind != "container"
         else service.command or "",
-        args=service.args,
+        args=tuple(service.args),
         env=_env(service, source),
         working_dir=working_dir,
         user=service.user or "",
@@ -229,7 +230,7 @@ def _env(service: ServiceConfig, source: Source) -> Mapping[str, str]:
 
 def _port(port: PortConfig) -> Port:
     return Port(
-        container_port=port.container_port, host_port=port.host_port, protocol=port.protocol.value, dynamic=port.dynamic
+        container_port=port.container_port, host_port=port.host_port, protocol=str(port.protocol), dynamic=port.dynamic
     )
 
 
@@ -261,7 +262,7 @@ def _health(check: HealthCheckConfig | None, interval: float) -> HealthCheck:
         return HealthCheck(interval_seconds=interval)
     return HealthCheck(
         endpoint=check.endpoint,
-        command=check.command,
+        command=tuple(check.command),
         interval_seconds=check.interval_seconds if "interval_seconds" in check.model_fields_set else interval,
         timeout_seconds=check.timeout_seconds,
         retries=check.retries,
@@ -270,7 +271,7 @@ def _health(check: HealthCheckConfig | None, interval: float) -> HealthCheck:
 
 
 def _restart(restart: RestartConfig) -> Restart:
-    return Restart(**{**restart.model_dump(), "policy": restart.policy.value})
+    return Restart(**{**restart.model_dump(), "policy": str(restart.policy)})
 
 
 def _dependencies(service: ServiceConfig, config: DeploymentConfig) -> Iterator[Dependency]:

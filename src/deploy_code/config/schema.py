@@ -4,6 +4,8 @@ Rules between values are in ``check``; what a whole service means is worked out 
 files and code alike: ``config.services["web"] = ServiceConfig(command="python", args=["-m", "web"])``. Either way all
 errors come at once as one ``ConfigError``; those of a file have a line and a column.
 
+What may hold a secret (arguments, variables, options, addresses) is in no ``repr``.
+
 Classes are built when first used (``defer_build``): a command that reads one file builds one validator.
 """
 
@@ -24,6 +26,8 @@ from deploy_code.config.fields import (
     Environment,
     Filled,
     Flag,
+    Listed,
+    Named,
     NetworkMode,
     Orchestrator,
     Paths,
@@ -59,9 +63,9 @@ class PortRange(Section):
 class NetworkConfig(Section):
     """The network that containers share, and the range of dynamic ports."""
 
-    mode: NetworkMode = Field(default=NetworkMode.BRIDGE, description="Bridge, Host or Overlay")
+    mode: Named[NetworkMode] = Field(default=NetworkMode.BRIDGE, description="Bridge, Host or Overlay")
     cidr: Filled = Field(default="172.20.0.0/16", description="subnet of the project's network")
-    dns_servers: tuple[Filled, ...] = Field(default=("8.8.8.8", "1.1.1.1"), description="addresses of name servers")
+    dns_servers: Listed[Filled] = Field(default=("8.8.8.8", "1.1.1.1"), description="addresses of name servers")
     port_range: PortRange = Field(default_factory=PortRange, description="where dynamic ports come from")
 
 
@@ -88,10 +92,10 @@ class OvercommitConfig(Section):
 class InfrastructureConfig(Section):
     """Where services run."""
 
-    container_runtime: ContainerRuntime = Field(
+    container_runtime: Named[ContainerRuntime] = Field(
         default=ContainerRuntime.DOCKER, description="Docker, Podman or Containerd"
     )
-    orchestrator: Orchestrator = Field(
+    orchestrator: Named[Orchestrator] = Field(
         default=Orchestrator.DOCKER_COMPOSE, description="DockerCompose (this machine), Kubernetes or Swarm"
     )
     network: NetworkConfig = Field(default_factory=NetworkConfig)
@@ -106,7 +110,7 @@ class AuthConfig(Section):
     """Who may use the HTTP API."""
 
     enabled: Flag = Field(default=False, description="ask for credentials")
-    method: AuthMethod = Field(default=AuthMethod.JWT, description="JWT, OAuth2 or Basic")
+    method: Named[AuthMethod] = Field(default=AuthMethod.JWT, description="JWT, OAuth2 or Basic")
     token_expiry_seconds: Positive = Field(default=3600, description="how long a token is valid, seconds")
 
 
@@ -114,14 +118,14 @@ class RoleConfig(Section):
     """A named set of permissions."""
 
     name: Filled = Field(description="name of the role")
-    permissions: tuple[Filled, ...] = Field(default=(), description="commands that this role may give; * is all")
+    permissions: Listed[Filled] = Field(default=(), description="commands that this role may give; * is all")
 
 
 class RbacConfig(Section):
     """Roles and what they permit."""
 
     enabled: Flag = Field(default=False, description="check permissions")
-    roles: tuple[RoleConfig, ...] = Field(default=(), description="the roles")
+    roles: Listed[RoleConfig] = Field(default=(), description="the roles")
 
 
 class SecurityConfig(Section):
@@ -162,7 +166,9 @@ class DeploymentSettings(Section):
         description="bound of the whole deployment, seconds; default timeout_seconds x services in the run",
     )
     rollback_on_failure: Flag = Field(default=True, description="put everything back when something fails")
-    strategy_options: Data = Field(default_factory=dict, description="keyword arguments of a custom strategy")
+    strategy_options: Data = Field(
+        default_factory=dict, repr=False, description="keyword arguments of a custom strategy"
+    )
     circuit_breaker: CircuitBreakerConfig = Field(default_factory=CircuitBreakerConfig)
 
 
@@ -174,15 +180,19 @@ def _commands(value: Any) -> Any:
     return value
 
 
-Commands = Annotated[tuple[Annotated[tuple[Text, ...], Field(min_length=1)], ...], BeforeValidator(_commands)]
+Commands = Annotated[Listed[Annotated[Listed[Text], Field(min_length=1)]], BeforeValidator(_commands)]
 
 
 class HooksConfig(Section):
     """Commands around a deployment, each an argv list or several. Run on this machine, in the file's folder."""
 
-    pre_deploy: Commands = Field(default=(), description="before anything changes; a failure stops the deployment")
-    post_deploy: Commands = Field(default=(), description="after a successful deployment; a failure only warns")
-    on_failure: Commands = Field(default=(), description="after a failed one; a failure only warns")
+    pre_deploy: Commands = Field(
+        default=(), repr=False, description="before anything changes; a failure stops the deployment"
+    )
+    post_deploy: Commands = Field(
+        default=(), repr=False, description="after a successful deployment; a failure only warns"
+    )
+    on_failure: Commands = Field(default=(), repr=False, description="after a failed one; a failure only warns")
     timeout_seconds: Seconds = Field(default=60.0, description="bound of each command, seconds")
 
 
@@ -192,7 +202,7 @@ class HooksConfig(Section):
 class PrometheusConfig(Section):
     """Where metrics are collected."""
 
-    endpoint: Filled | None = Field(default=None, description="URL of Prometheus")
+    endpoint: Filled | None = Field(default=None, repr=False, description="URL of Prometheus")
     scrape_interval: Seconds = Field(default=15.0, description="seconds between two scrapes")
     retention_days: Positive = Field(default=30, description="how long Prometheus keeps samples, days")
 
@@ -200,8 +210,8 @@ class PrometheusConfig(Section):
 class GrafanaConfig(Section):
     """Where dashboards are shown."""
 
-    endpoint: Filled | None = Field(default=None, description="URL of Grafana")
-    dashboards: tuple[Filled, ...] = Field(
+    endpoint: Filled | None = Field(default=None, repr=False, description="URL of Grafana")
+    dashboards: Listed[Filled] = Field(
         default=("code-platform-overview", "service-health"), description="dashboards to install"
     )
 
@@ -211,15 +221,15 @@ class AlertRule(Section):
 
     name: Filled = Field(description="name of the alert")
     condition: Filled = Field(description="metric, comparison, number: cpu_usage > 90")
-    severity: Severity = Field(default=Severity.WARNING, description="Critical, Warning or Info")
+    severity: Named[Severity] = Field(default=Severity.WARNING, description="Critical, Warning or Info")
 
 
 class AlertingConfig(Section):
     """Who is told, and when."""
 
     enabled: Flag = Field(default=False, description="send alerts")
-    webhook_url: Filled | None = Field(default=None, description="where alerts are posted to")
-    rules: tuple[AlertRule, ...] = Field(default=(), description="the rules")
+    webhook_url: Filled | None = Field(default=None, repr=False, description="where alerts are posted to")
+    rules: Listed[AlertRule] = Field(default=(), description="the rules")
 
 
 class MonitoringConfig(Section):
@@ -247,9 +257,9 @@ class HealthCheckConfig(Section):
     """How readiness is asked for. Both ``endpoint`` and ``command``: both must pass."""
 
     endpoint: Text = Field(
-        default="", description="http(s)://host:port/path, /path (on the first port) or tcp://host:port"
+        default="", repr=False, description="http(s)://host:port/path, /path (on the first port) or tcp://host:port"
     )
-    command: Words = Field(default=(), description="argv list; exit code 0 is healthy")
+    command: Words = Field(default=(), repr=False, description="argv list; exit code 0 is healthy")
     interval_seconds: Seconds = Field(default=30.0, description="seconds between two probes once ready")
     timeout_seconds: Seconds = Field(default=10.0, description="bound of one probe, seconds")
     retries: Positive = Field(default=3, description="failures in a row until unready")
@@ -263,7 +273,7 @@ class PortConfig(Section):
 
     container_port: PortNumber | None = Field(default=None, description="what the service itself binds")
     host_port: PortNumber | None = Field(default=None, description="what callers use")
-    protocol: Protocol = Field(default=Protocol.TCP, description="tcp or udp")
+    protocol: Named[Protocol] = Field(default=Protocol.TCP, description="tcp or udp")
     dynamic: Flag = Field(default=False, description="chosen at start from port_range and handed over as PORT")
 
     @model_validator(mode="after")
@@ -285,7 +295,7 @@ class VolumeConfig(Section):
 class RestartConfig(Section):
     """When a dead instance comes back, and how slowly."""
 
-    policy: RestartPolicy = Field(default=RestartPolicy.ALWAYS, description="always, on-failure or never")
+    policy: Named[RestartPolicy] = Field(default=RestartPolicy.ALWAYS, description="always, on-failure or never")
     backoff_seconds: Seconds = Field(default=0.5, description="first wait; doubles each time, seconds")
     backoff_max_seconds: Seconds = Field(default=60.0, description="longest wait, seconds")
     reset_after_seconds: Seconds = Field(
@@ -346,7 +356,7 @@ class ServiceConfig(Section):
     command: Annotated[Filled, BeforeValidator(_executable)] | None = Field(
         default=None, description="one executable, never split; in a container it replaces the entrypoint"
     )
-    args: Words = Field(default=(), description="its arguments, one a list item")
+    args: Words = Field(default=(), repr=False, description="its arguments, one a list item")
     container_image: Filled | None = Field(
         default=None, serialization_alias="image", description="image of a container"
     )
@@ -358,11 +368,11 @@ class ServiceConfig(Section):
     env_file: Paths = Field(default=(), description="files with NAME=value lines; env wins over them")
     inherit_env: Flag = Field(default=False, description="start from the agent's whole environment, not the short one")
     replicas: Count = Field(default=1, description="instances wanted")
-    dependencies: tuple[Dependency, ...] = Field(default=(), description="services that must be ready before")
+    dependencies: Listed[Dependency] = Field(default=(), description="services that must be ready before")
     health_check: HealthCheckConfig | None = Field(default=None, description="how readiness is asked for")
     resources: ResourceRequirements = Field(default_factory=ResourceRequirements)
-    ports: tuple[PortConfig, ...] = Field(default=(), description="ports; the first is PORT")
-    volumes: tuple[VolumeConfig, ...] = Field(default=(), description="folders with data")
+    ports: Listed[PortConfig] = Field(default=(), description="ports; the first is PORT")
+    volumes: Listed[VolumeConfig] = Field(default=(), description="folders with data")
     strategy: StrategyText | None = Field(default=None, description="overrides deployment.strategy for this service")
     restart: Annotated[RestartConfig, BeforeValidator(_restart)] = Field(
         default_factory=RestartConfig, description="always, on-failure, never; or a mapping"
@@ -374,7 +384,7 @@ class ServiceConfig(Section):
     exclusive: Flag = Field(default=False, description="two revisions may not run at once")
     files: Paths = Field(default=(), description="globs of files whose change is a change of the service")
     release: Filled | None = Field(default=None, description="folder of code, copied away and run from the copy")
-    options: Data = Field(default_factory=dict, description="plain data for a custom service_type")
+    options: Data = Field(default_factory=dict, repr=False, description="plain data for a custom service_type")
 
     @property
     def env(self) -> dict[str, str]:
@@ -396,7 +406,9 @@ class DeploymentConfig(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")] | None = Field(
         default=None, description="name of the project; default the folder's name"
     )
-    environment: Environment = Field(default=Environment.PRODUCTION, description="development, staging or production")
+    environment: Named[Environment] = Field(
+        default=Environment.PRODUCTION, description="development, staging or production"
+    )
     dry_run: Flag = Field(default=False, description="same as --dry-run")
     infrastructure: InfrastructureConfig = Field(default_factory=InfrastructureConfig)
     security: SecurityConfig = Field(default_factory=SecurityConfig)

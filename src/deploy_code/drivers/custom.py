@@ -14,14 +14,17 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from deploy_code.drivers.base import Running, StartOrder
-from deploy_code.drivers.proctree import Claim, Ident, boot_id, look_up
+from deploy_code.drivers.pidfd import kill_all
+from deploy_code.drivers.proctree import Claim, Ident, Proc, boot_id, look_up
 from deploy_code.drivers.scans import SharedScan
 from deploy_code.errors import DeployCodeError
 from deploy_code.model import Exit, ProbeResult, Volume
 
 MEMORY, CHECKED, HOLDER = "memory", "checked", "holder"  # keys of ``Running.handler``, and so of the row
 ENDED = {"failed": 1, "stopped": 0}  # what an object answers that has ended by itself, and the exit code it counts as
+KILL_SECONDS = 5.0  # what has not gone so long after SIGKILL hangs in the kernel
 _READY = "running"
+_NOBODY = Ident(0, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +78,16 @@ class Hosts(Protocol):
         """The instance is no more."""
         ...
 
-    async def clean_up(self, running: Running) -> None:
-        """It has ended: let its ``stop`` remove what is left. Bounded, and its failure only told."""
+    async def clean_up(self, running: Running) -> bool:
+        """It has ended: let its ``stop`` remove what is left. Bounded; False when that went wrong."""
+        ...
+
+    async def abandon(self, running: Running) -> None:
+        """It cannot be stopped, and nobody is to try any more. Bounded."""
+        ...
+
+    def holder_pid(self, uuid: str) -> int:
+        """pid of the process that has it; 0 where none does."""
         ...
 
     def close(self) -> None:
@@ -125,21 +136,50 @@ class CustomDriver:
         return await asyncio.shield(self._end(running.uuid))
 
     async def stop(self, running: Running, signal: str, timeout: float) -> bool:
-        """Have it stopped; ``signal`` means nothing here. True when it went by itself. Raises DriverError."""
+        """Have it stopped; ``signal`` means nothing here. True when it went by itself. Raises DriverError.
+
+        When its ``stop`` did not return in time, its processes are killed.
+        """
+        host = self._hosts.holder_pid(running.uuid)
         gently = await self._hosts.stop(running, timeout)
+        if not gently:
+            await self._kill_left(running, host)
         self._ended(running.uuid, Exit(at=time.time(), code=0))
         return gently
 
+    async def abandon(self, running: Running) -> int:
+        """Nobody is to try to stop it any more: its processes are killed, as far as they are known; how many."""
+        host = self._hosts.holder_pid(running.uuid)
+        await self._hosts.abandon(running)
+        return await self._kill_left(running, host)
+
     async def sweep(self, running: Running) -> int:
-        """Have the ended one clean up after itself."""
-        await self._hosts.clean_up(running)
-        return 0
+        """Have the ended one clean up after itself; where it does not, kill what it left behind, and say how many."""
+        host = self._hosts.holder_pid(running.uuid)
+        return 0 if await self._hosts.clean_up(running) else await self._kill_left(running, host)
 
     async def pids(self, running: Running) -> tuple[int, ...]:
         """The process that its memory names, those that carry its uuid in their env, and what descends from them."""
-        table = await self._scans.fresh(since=0)
-        members = table.members(Claim(running.uuid, Ident(running.pid, running.start_time)))
+        members = await self._members(running, Ident(running.pid, running.start_time))
         return tuple(sorted(members, key=lambda pid: (pid != running.pid, pid)))
+
+    async def _members(self, running: Running, leader: Ident) -> dict[int, Proc]:
+        table = await self._scans.fresh(since=0)
+        return table.members(Claim(running.uuid, leader))
+
+    async def _kill_left(self, running: Running, host: int) -> int:
+        """Kill its processes until none is left. An object may run in its ``host``, and name that: it is spared."""
+        killed: set[Ident] = set()
+        at_home = running.pid == host or not running.pid or running.boot_id != boot_id()
+        leader = _NOBODY if at_home else Ident(running.pid, running.start_time)
+        deadline = time.monotonic() + KILL_SECONDS
+        while time.monotonic() < deadline:
+            left = {proc.ident for proc in (await self._members(running, leader)).values() if proc.pid != host}
+            if not left:
+                break
+            killed |= left
+            await kill_all(left, deadline - time.monotonic())
+        return len(killed)
 
     def close(self) -> None:
         """Forget everything; nothing is stopped."""

@@ -10,7 +10,8 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from deploy_code.drivers.proctree import Ident, look_up
 from deploy_code.model import Exit
@@ -86,6 +87,21 @@ class Watch:
             self._on_end(self)
         for waiter in self._waiters:
             _wake(waiter, True)
+
+
+async def kill_all(idents: Iterable[Ident], timeout: float) -> None:
+    """SIGKILL to these very processes; returns once they are gone, or after ``timeout`` seconds."""
+    ends_at = time.monotonic() + timeout
+    watches = [watch for ident in idents if (watch := Watch.open(ident)) is not None]
+    try:
+        for watch in watches:
+            with suppress(PermissionError):  # another user's: whoever looks again finds it
+                watch.send(signal.SIGKILL)
+        for watch in watches:
+            await watch.ended(max(0.0, ends_at - time.monotonic()))
+    finally:
+        for watch in watches:
+            watch.close()
 
 
 def _wake(waiter: asyncio.Future[bool], result: bool) -> None:

@@ -5,20 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from datetime import timedelta
 from typing import Any
 
 from deploy_code.app import App
+from deploy_code.embed.arguments import Seconds, seconds, whole
 from deploy_code.errors import DeploymentError, ServiceError
 from deploy_code.orchestrator.status import empty_status, read_status
 
-Seconds = float | timedelta
 SHORTEST_LOOK_SECONDS = 0.05  # an interval of 0 must not become a busy loop
-
-
-def seconds(value: Seconds | None) -> float | None:
-    """A duration as a number of seconds."""
-    return value.total_seconds() if isinstance(value, timedelta) else value
 
 
 def status_of(app: App, *, detailed: bool = False) -> dict[str, Any]:
@@ -32,28 +26,34 @@ def status_of(app: App, *, detailed: bool = False) -> dict[str, Any]:
     return cleaned
 
 
-async def statuses(make: Callable[[], App], interval: Seconds) -> AsyncGenerator[dict[str, Any], None]:
+async def look(app: App, *, detailed: bool = False) -> dict[str, Any]:
+    """The same off the loop: the state and /proc are read, which takes long where there is much."""
+    return await asyncio.to_thread(status_of, app, detailed=detailed)
+
+
+async def statuses(make: Callable[[], App], interval: float) -> AsyncGenerator[dict[str, Any], None]:
     """The status now, then whenever the state was written to, and at least every ``interval`` seconds."""
     from deploy_code.state.watch import StateWatch
 
     with StateWatch(make().identity.directories.state) as watch:
         while True:
-            yield status_of(make())
-            await watch.changed(max(seconds(interval) or 0.0, SHORTEST_LOOK_SECONDS))
+            yield await look(make())
+            await watch.changed(max(interval, SHORTEST_LOOK_SECONDS))
 
 
 async def until_healthy(make: Callable[[], App], timeout: Seconds | None, interval: Seconds) -> None:
     """Return once every service is healthy. Raises DeploymentError: E006 when that cannot come, E008 on time-out."""
+    bound, pause = seconds(timeout), seconds(interval, "check_interval") or 0.0
     last: dict[str, Any] = {}
     try:
-        async with asyncio.timeout(seconds(timeout)), aclosing(statuses(make, interval)) as looks:
+        async with asyncio.timeout(bound), aclosing(statuses(make, pause)) as looks:
             async for last in looks:
                 if last["overall_health"] == "healthy":
                     return
                 if is_hopeless(last):
                     raise _hopeless(last)
     except TimeoutError as exc:
-        raise _too_late(last, seconds(timeout) or 0.0) from exc
+        raise _too_late(last, bound or 0.0) from exc
 
 
 def is_hopeless(status: Mapping[str, Any]) -> bool:
@@ -103,11 +103,12 @@ def log_lines(app: App, service: str, lines: int) -> list[str]:
     from deploy_code.logs.files import service_logs
     from deploy_code.logs.read import tail
 
+    wanted = max(0, whole(lines, "lines") or 0)
     sources = service_logs(app.identity.directories.logs, service)
     if not sources and service not in app.load().services:
         raise ServiceError(f'there is no service "{service}" in this project', remedy="See its file for the names")
     clean = app.redactor().clean
-    return [clean(line.text) for line in tail(sources, lines)]
+    return [clean(line.text) for line in tail(sources, wanted)]
 
 
 def somebody_deploys(app: App) -> bool:

@@ -14,14 +14,16 @@ class Registered:
     def __init__(self, kind: str, own: Collection[str]) -> None:
         self.factories: dict[str, Callable[..., Any]] = {}
         self._kind = kind
-        self._own = {_fold(name) for name in own}
+        self._own = own
 
     def add(self, name: str, factory: Any) -> None:
         """Raises ServiceError: S002 for a name that is taken, S003 for what cannot be registered."""
+        from deploy_code.config.fields import fold
+
         what = f'{self._kind} "{name}"'
-        if not name.strip():
+        if not isinstance(name, str) or not name.strip():
             raise ServiceError(f"a {self._kind} needs a name", code="S003", remedy="Give it one")
-        if _fold(name) in self._own:
+        if fold(name) in map(fold, self._own):
             raise ServiceError(f"{what} is built in", code="S003", remedy="Give yours another name")
         if not callable(factory):
             found = type(factory).__name__
@@ -33,7 +35,3 @@ class Registered:
         if name in self.factories:
             raise ServiceError(f"{what} is registered already", code="S002", remedy="Give the second another name")
         self.factories[name] = factory
-
-
-def _fold(name: str) -> str:
-    return name.lower().replace("_", "").replace("-", "").replace(" ", "")

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from deploy_code.app import App
 from deploy_code.embed import looks
-from deploy_code.embed.looks import Seconds
+from deploy_code.embed.arguments import Seconds, counts, names, seconds, whole
 from deploy_code.embed.names import Registered
 from deploy_code.embed.stream import LIMIT, EventStream, Hub
 from deploy_code.embed.view import View
 from deploy_code.errors import ConfigError
+from deploy_code.model import OWN_TYPES, StrategyName
 from deploy_code.orchestrator.report import DeploymentReport
 from deploy_code.plugins import Plugin
 
@@ -42,7 +43,7 @@ class DeploymentOrchestrator:
     ``async with`` ends the readers of ``events()``; services go on running.
 
     Raises ConfigError (E001) for a path that leads nowhere. Everything found before the first step of an operation is
-    raised as DeployCodeError; what goes wrong afterwards is in its report.
+    raised as DeployCodeError; what goes wrong afterwards is in its report. Arguments of a wrong type are TypeErrors.
     """
 
     def __init__(
@@ -62,8 +63,8 @@ class DeploymentOrchestrator:
         self.config_path = os.path.abspath(_existing(config)) if isinstance(config, str | os.PathLike) else None
         self._config = None if isinstance(config, str | os.PathLike) else _taken(config)
         self._services: dict[str, ServiceConfig] = {}
-        self._types = Registered("service type", ("process", "container"))
-        self._strategies = Registered("strategy", _own_strategies())
+        self._types = Registered("service type", OWN_TYPES)
+        self._strategies = Registered("strategy", tuple(StrategyName))
         self._plugins: list[Plugin] = []
         self._hub = Hub()
         self._engines: set[Engine] = set()
@@ -102,11 +103,13 @@ class DeploymentOrchestrator:
 
         ``rerun``: one-shots to run once more.
         """
-        return await self._run(lambda engine: engine.deploy(services, skip_phases, rerun=rerun))
+        only, skipped, again = names(services), names(skip_phases, "skip_phases"), names(rerun, "rerun") or ()
+        return await self._run(lambda engine: engine.deploy(only, skipped, rerun=again))
 
     async def plan(self, services: Sequence[str] | None = None, *, rerun: Sequence[str] = ()) -> Plan:
         """What ``deploy`` would do now, as data and as text. Changes nothing, starts nothing, creates nothing."""
-        return await self._run(lambda engine: engine.plan(services, rerun=rerun))
+        only, again = names(services), names(rerun, "rerun") or ()
+        return await self._run(lambda engine: engine.plan(only, rerun=again))
 
     async def stop(self, timeout: Seconds | None = None, services: Sequence[str] | None = None) -> DeploymentReport:
         """Stop all services, dependents first; or only ``services``, and what depends on them.
@@ -114,24 +117,29 @@ class DeploymentOrchestrator:
         ``timeout`` bounds each service, instead of its own ``stop_timeout_seconds``. They stay stopped until they are
         deployed, restarted or scaled. Where nothing was ever deployed, nothing is to do.
         """
-        report = await self._run(lambda engine: engine.stop(looks.seconds(timeout), services))
+        bound, only = seconds(timeout), names(services)
+        report = await self._run(lambda engine: engine.stop(bound, only))
         return report or DeploymentReport.succeeded()
 
     async def restart(self, services: Sequence[str] | None = None) -> DeploymentReport:
         """Recreate services at their revision, in dependency order, gated."""
-        return await self._run(lambda engine: engine.restart(services))
+        only = names(services)
+        return await self._run(lambda engine: engine.restart(only))
 
     async def scale(self, replicas: Mapping[str, int]) -> DeploymentReport:
         """Run so many instances: ``{"web": 3}``. A number in the config wins again at the next deploy."""
-        return await self._run(lambda engine: engine.scale(replicas))
+        wanted = counts(replicas)
+        return await self._run(lambda engine: engine.scale(wanted))
 
     async def rollback(self, to: int | None = None) -> DeploymentReport:
         """Restore exactly what deployment ``to`` left; without it the last good one that differs from now."""
-        return await self._run(lambda engine: engine.rollback(to))
+        target = whole(to, "to")
+        return await self._run(lambda engine: engine.rollback(target))
 
     async def recover(self, number: int | None = None, *, resume: bool = False) -> DeploymentReport | None:
         """Undo, or with ``resume`` finish, a deployment that was interrupted. None when there is none."""
-        return await self._run(lambda engine: engine.recover(number, resume=resume))
+        which = whole(number, "number")
+        return await self._run(lambda engine: engine.recover(which, resume=resume))
 
     def interrupt(self) -> None:
         """End the operation that runs, as Ctrl-C does: the first call rolls back, the second leaves it as it is.
@@ -145,7 +153,7 @@ class DeploymentOrchestrator:
 
     async def get_status(self, detailed: bool = False) -> View:
         """How all services are doing: the keys of ``DeployCode.status()`` as attributes, ``to_dict()`` the mapping."""
-        return View(looks.status_of(self.app(), detailed=detailed))
+        return View(await looks.look(self.app(), detailed=detailed))
 
     async def wait_for_healthy(self, timeout: Seconds | None = 300, check_interval: Seconds = 5) -> None:
         """Return once every service is healthy.
@@ -161,7 +169,7 @@ class DeploymentOrchestrator:
         Each call makes a reader of its own. It holds ``limit`` unread events; when later ones had to be let go, an
         ``EventsLost`` in their place says how many.
         """
-        return self._hub.open(limit)
+        return self._hub.open(max(1, whole(limit, "limit") or 1))
 
     # ------------------------------------------------------------------------------------------------------ extensions
 
@@ -267,9 +275,3 @@ def _taken(config: DeploymentConfig) -> DeploymentConfig:
     if not isinstance(config, DeploymentConfig):
         raise TypeError(f"config is a DeploymentConfig or the path of a file, got {type(config).__name__}")
     return take(config)
-
-
-def _own_strategies() -> tuple[str, ...]:
-    from deploy_code.model import StrategyName
-
-    return tuple(StrategyName)

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from deploy_code.embed import looks
-from deploy_code.embed.looks import Seconds
+from deploy_code.embed.arguments import Seconds, seconds
 from deploy_code.embed.names import Registered
 from deploy_code.errors import DeploymentError, ServiceError
+from deploy_code.model import OWN_TYPES
 from deploy_code.services.status import ServiceStatus
 
 if TYPE_CHECKING:
     from deploy_code.config.schema import ServiceConfig
     from deploy_code.embed.orchestrator import DeploymentOrchestrator
-
-OWN_TYPES = ("process", "container")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +47,8 @@ class ServiceRegistry:
 
         What a service needs of others (its dependencies, ports that two want) is judged when all are deployed.
         """
+        if not isinstance(name, str):
+            raise ServiceError(f"the name of a service is text, got {name!r}", code="S003", remedy="Give it a name")
         if name in self.services:
             raise ServiceError(f'the service "{name}" is registered already', code="S002", remedy="Take another name")
         from deploy_code.config.handed import problems_of_one
@@ -72,6 +73,7 @@ class ServiceRegistry:
 
     async def stop_service(self, name: str, timeout: Seconds | None = None) -> None:
         """Stop a service; ``timeout`` instead of its own ``stop_timeout_seconds``. Raises ServiceError (S001)."""
+        seconds(timeout)  # a slip is told here as it is where something runs
         self._require(name)
 
     def _require(self, name: str) -> None:
@@ -108,7 +110,7 @@ class ProjectRegistry(ServiceRegistry):
 
     async def get_status(self, name: str) -> ServiceState:
         """As recorded and observed now; ``not_started`` for one that was never deployed. Raises ServiceError (S001)."""
-        found = looks.status_of(self._orchestrator.app())["services"].get(name)
+        found = (await looks.look(self._orchestrator.app()))["services"].get(name)
         if found is None:
             return await super().get_status(name)
         bad = found["status"] in ("failed", "unknown") or found["health"] == "unhealthy"
@@ -121,7 +123,7 @@ class ProjectRegistry(ServiceRegistry):
 
         Raises ServiceError (S001), and DeploymentError when something could not be stopped.
         """
-        if name not in looks.status_of(self._orchestrator.app())["services"]:
+        if name not in (await looks.look(self._orchestrator.app()))["services"]:
             return await super().stop_service(name, timeout)
         report = await self._orchestrator.stop(timeout, [name])
         if not report.success:

@@ -20,7 +20,8 @@ LIMIT = 10_000  # events that wait for one reader: some 200 services from start 
 class EventStream(AsyncIterator[Event]):
     """One reader. It hears what happens from its making on, and ends when the orchestrator is closed.
 
-    To be iterated in one loop at a time. One that nobody holds any more is forgotten.
+    To be iterated by one task at a time; RuntimeError for a second one, which would hear only half. One that nobody
+    holds any more is forgotten.
     """
 
     def __init__(self, limit: int = LIMIT) -> None:
@@ -40,8 +41,11 @@ class EventStream(AsyncIterator[Event]):
                     return event
                 if self._closed:
                     raise StopAsyncIteration
-                self._sleeper = loop, news
-            await news.wait()
+                self._lie_down(loop, news)
+            try:
+                await news.wait()
+            finally:
+                self._get_up(news)
             news.clear()
 
     async def aclose(self) -> None:
@@ -74,6 +78,16 @@ class EventStream(AsyncIterator[Event]):
     def _confession(self) -> Event:
         lost, self._lost = self._lost, 0
         return EventsLost(count=lost)
+
+    def _lie_down(self, loop: asyncio.AbstractEventLoop, news: asyncio.Event) -> None:
+        if self._sleeper is not None and not self._sleeper[0].is_closed():
+            raise RuntimeError("another task reads these events already: call events() once for each reader")
+        self._sleeper = loop, news
+
+    def _get_up(self, news: asyncio.Event) -> None:
+        with self._lock:
+            if self._sleeper is not None and self._sleeper[1] is news:
+                self._sleeper = None
 
     def _wake(self) -> None:
         if self._sleeper is None:

@@ -295,6 +295,7 @@ class DeploymentRun:
             forced=self._forced,
             stop_timeout=self._order.stop_timeout,
             port_range=self._order.settings.port_range,
+            forget=self._order.forced and self._plan.kind == "stop",
             warn=lambda message, service="": self._parts.warn(message, deployment=self.number, service=service),
         )
 

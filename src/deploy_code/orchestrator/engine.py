@@ -102,7 +102,8 @@ class Engine:
     ) -> DeploymentReport | None:
         """Stop all services, dependents first, and remember the wish. ``timeout``: seconds for each, not its own.
 
-        None when the project was never deployed. Works whatever is wrong with the file.
+        None when the project was never deployed. Works whatever is wrong with the file. By force, what cannot be stopped
+        (a custom service whose ``stop`` raises, or that nobody can run) is forgotten, whatever of it goes on.
         """
         if not self._host.has_state():
             return None
@@ -261,6 +262,7 @@ class Engine:
 
     async def _execute(self, parts: Parts, order: Order) -> DeploymentReport:
         if order.plan.is_empty and _nothing_to_record(parts, order.plan):
+            parts.reservations.confirm(order.plan.after)
             return _unchanged(parts, order)
         if order.plan.kind != "stop":
             self._reserve(parts, order)
@@ -311,7 +313,10 @@ class Engine:
             known = remembered(settings, self._strategies, told.append)
             warnings = (*self._unfinished(store), *told, *target.warnings)
             target = replace(target, settings=settings, rollouts=known.rollouts, warnings=warnings)
-        return _planned(redacted(reconcile(target, observed), self._host.redactor().clean), ())
+        plan = redacted(reconcile(target, observed), self._host.redactor().clean)
+        if plan.kind != "stop" and not self._host.options.force:
+            self._host.reservations().check(plan, settings)
+        return _planned(plan, ())
 
     def _reader(self, stack: ExitStack) -> Store | None:
         store = self._host.reader()

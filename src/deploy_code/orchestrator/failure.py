@@ -41,8 +41,10 @@ def out_of_time(platform: Platform, plan: Plan, outcome: Outcome) -> Iterator[tu
             goal = plan.after.get(name)
             found = [each for each in platform.instances(name) if goal is None or each.revision == goal.revision]
             waiting = [each for each in found if each.phase not in (Phase.READY, Phase.COMPLETED)]
-            message = f"{name} was still under way when the time of the whole deployment ran out"
-            yield name, NotReadyError(message, service=name, code="E008", instance=next(iter(waiting), None))
+            first = next(iter(waiting), None)
+            said = f": {first.note}" if first is not None and first.note else ""
+            message = f"{name} was still under way when the time of the whole deployment ran out{said}"
+            yield name, NotReadyError(message, service=name, code="E008", instance=first)
 
 
 async def evidence(

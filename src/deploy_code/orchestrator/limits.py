@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from deploy_code.model import OWN_TYPES
+
 if TYPE_CHECKING:
     from deploy_code.drivers.cgroup import Found
     from deploy_code.model import ServiceSpec
@@ -22,7 +24,7 @@ def unenforced(plan: Plan, state: str = "") -> Iterator[str]:
     It is the agent that makes them, and under systemd it may make more than we could: so where we cannot, the agent
     that serves the project's folder ``state`` is looked at. Nothing is created.
     """
-    specs = _started(plan)
+    specs = {name: each for name, each in _started(plan).items() if _has_limits(each)}
     yield from _of_custom_types(specs)
     asked = {name: each.content.resources for name, each in specs.items() if each.content.service_type == "process"}
     if not asked:
@@ -43,12 +45,7 @@ def unenforced(plan: Plan, state: str = "") -> Iterator[str]:
 
 def _of_custom_types(specs: dict[str, ServiceSpec]) -> Iterator[str]:
     """They start what they like, where they like: only they can keep it below the numbers."""
-    names = [
-        name
-        for name, each in sorted(specs.items())
-        if each.content.service_type not in ("process", "container")
-        and (each.content.resources.cpu_cores or each.content.resources.memory_mb)
-    ]
+    names = [name for name, each in sorted(specs.items()) if each.content.service_type not in OWN_TYPES]
     if names:
         yield f"CPU and memory of {_listed(names)} are set aside, but not limited: that is for their service types"
 
@@ -57,6 +54,10 @@ def _started(plan: Plan) -> dict[str, ServiceSpec]:
     """What this plan starts, by service."""
     names = [name for name, action in plan.actions.items() if action in _STARTS and name in plan.after]
     return {name: plan.after[name].spec for name in names if not plan.after[name].stopped}
+
+
+def _has_limits(spec: ServiceSpec) -> bool:
+    return bool(spec.content.resources.cpu_cores or spec.content.resources.memory_mb)
 
 
 def _of_agent(state: str) -> Found | None:

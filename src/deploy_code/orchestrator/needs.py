@@ -1,7 +1,7 @@
 """How much of the machine a plan needs at its peak, and how much of it is needed once it is over. Pure.
 
 For each service its steps are walked in order: stop-first needs the larger of old and new, new-before-old the sum of
-both. What the plan leaves out counts as it is.
+both. What the plan leaves out counts as it is. What one service leaves to another counts once (``succession``).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from deploy_code.model import Resources
+from deploy_code.orchestrator.succession import with_successors
 from deploy_code.plan.plan import Custom, Goal, Plan, Remove, Run, Step, Want
 from deploy_code.resources.amounts import most, times, total
 from deploy_code.resources.recorded import Need, folders_of, steady_need
@@ -20,8 +21,11 @@ def steady(goals: Mapping[str, Goal]) -> dict[str, Need]:
 
 
 def at_peak(plan: Plan) -> dict[str, Need]:
-    """The most that each service of the project needs at any moment of ``plan``, and at its end."""
-    return {name: need for name in sorted({*plan.before, *plan.after}) if (need := _peak(plan, name)) is not None}
+    """The most that each service of the project needs at any moment of ``plan``, beyond what it takes over."""
+    names = sorted({*plan.before, *plan.after})
+    peaks = {name: need for name in names if (need := _peak(plan, name)) is not None}
+    held = {name: need.resources for name, need in steady(plan.before).items()}
+    return with_successors(plan, peaks, held)
 
 
 def _peak(plan: Plan, name: str) -> Need | None:

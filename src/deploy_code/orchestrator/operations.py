@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deploy_code.errors import CATALOGUE, DeploymentError
-from deploy_code.model import Gate, Instance, Phase, Wanted
+from deploy_code.model import OWN_TYPES, Gate, Instance, Phase, Wanted
 from deploy_code.plan.plan import Goal, Remove, Run, Settle, Step, Update, WaitReady, Want
 from deploy_code.platforms.base import Platform
 
@@ -39,6 +39,7 @@ class Context:
     forced: set[str] = field(default_factory=set)
     stop_timeout: float | None = None
     port_range: tuple[int, int] = (30000, 40000)
+    forget: bool = False  # what cannot be stopped is not kept any more
     warn: Callable[..., None] = field(default=lambda *_args, **_kw: None)
 
 
@@ -152,6 +153,8 @@ async def _want(context: Context, *wanted: Wanted, rerun: tuple[str, ...] = ()) 
         stop_timeout=context.stop_timeout,
         rerun=rerun,
         port_range=context.port_range,
+        forget=context.forget,
+        start_timeout=context.timeout,
     )
 
 
@@ -184,12 +187,13 @@ async def _without_surplus(context: Context, step: Want) -> None:
 
 
 async def _until_left(context: Context, service: str, enough: Callable[[tuple[Instance, ...]], bool]) -> None:
-    """Wait until what must go is gone. Raises DeploymentError E008."""
+    """Wait until what must go is gone. Raises DeploymentError E008; E014 for what nobody can stop."""
     bound = _stop_bound(context, service)
     try:
         async with asyncio.timeout(bound):
             while not enough(found := context.platform.instances(service)):
-                _raise_if_unreachable(service, found)
+                if not context.forget:
+                    _raise_if_unreachable(service, found)
                 await context.platform.changed(service)
     except TimeoutError as exc:
         notes = [each.note for each in context.platform.instances(service) if each.note]
@@ -197,7 +201,8 @@ async def _until_left(context: Context, service: str, enough: Callable[[tuple[In
             f"{service} is still there {bound:g} s after it was told to stop" + (f": {notes[0]}" if notes else ""),
             service=service,
             code="E008",
-            remedy=f"See it with `deploy-code status --detailed`, then run `deploy-code stop --services {service}`",
+            remedy=f"See it with `deploy-code status --detailed`, then run `deploy-code stop --services {service}`; "
+            "with --force, what cannot be stopped is forgotten",
         ) from exc
 
 
@@ -206,7 +211,13 @@ def _raise_if_unreachable(service: str, instances: tuple[Instance, ...]) -> None
     for each in instances:
         code, note = _split_code(each.note)
         if each.phase is Phase.UNKNOWN and code:
-            raise DeploymentError(f"{service} r{each.revision} #{each.index}: {note}", service=service, code=code)
+            raise DeploymentError(
+                f"{service} r{each.revision} #{each.index}: {note}",
+                service=service,
+                code=code,
+                remedy="Run the program that registers the type, and it is stopped; or forget it: "
+                f"`deploy-code stop --services {service} --force`",
+            )
 
 
 def _stop_bound(context: Context, service: str) -> float:
@@ -256,7 +267,7 @@ def _stuck(context: Context, waiting: list[Instance]) -> str:
         return ""
     goal = context.goals.get(first.service)
     content = goal.spec.content if goal else None
-    if content is None or content.service_type in ("process", "container"):
+    if content is None or content.service_type in OWN_TYPES:
         return f": {first.note}"
     return f': {first.note}; service_type "{content.service_type}" ({content.handler or "registered in code"})'
 

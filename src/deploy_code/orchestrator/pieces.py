@@ -54,6 +54,7 @@ class PiecesOfRun:
         self._context = context
         self.config = config
         self._given: set[str] = set()  # asked for, and there
+        self._restarts: dict[str, int] = {}  # of each instance, by uuid, when its service was there
         self._turn = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._over = False
@@ -64,7 +65,7 @@ class PiecesOfRun:
         await self._work(self._piece(frozenset(names)))
 
     async def check_health(self, names: Sequence[str]) -> bool:
-        """Whether all of these are ready, and have been for their ``min_ready_seconds``."""
+        """Whether all of these are ready, have been for their ``min_ready_seconds``, and were not restarted since."""
         self._known(names)
         return await self._work(self._healthy(names))
 
@@ -114,6 +115,7 @@ class PiecesOfRun:
                 if error := self._outcome.failures.get(name):
                     raise error
             self._given |= names
+            self._remember(names)
 
     def _now(self) -> dict[str, Goal]:
         """The full map as it stands: what this deployment has begun is wanted already."""
@@ -125,11 +127,20 @@ class PiecesOfRun:
         if len(goals) < sum(1 for name in names if self._must_serve(name)):
             return False
         try:
-            return await operations.are_ready(self._context(goals), goals)
+            return await operations.are_ready(self._context(goals), goals) and not self._restarted(names)
         except DeployCodeError as exc:
             if exc.code in ("E005", "E006"):
                 return False
             raise
+
+    def _remember(self, names: Collection[str]) -> None:
+        for name in names:
+            self._restarts |= {each.uuid: each.restarts for each in self._parts.platform.instances(name)}
+
+    def _restarted(self, names: Sequence[str]) -> bool:
+        """Ready again is not healthy: something took it down after it had been brought here."""
+        found = [each for name in names for each in self._parts.platform.instances(name)]
+        return any(each.restarts > self._restarts.get(each.uuid, each.restarts) for each in found)
 
     def _serving(self, names: Sequence[str]) -> Iterator[tuple[str, Goal]]:
         now = self._now()

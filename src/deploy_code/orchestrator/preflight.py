@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from deploy_code.errors import PreflightError, Problem
-from deploy_code.model import Content, Port, ServiceSpec
+from deploy_code.model import OWN_TYPES, Content, Port, ServiceSpec
 from deploy_code.plan.plan import Goal, Plan
 
 STARTING = ("create", "replace", "start", "restart", "scale", "run")
@@ -77,7 +77,7 @@ def _kept(plan: Plan, held: Mapping[str, Collection[int]]) -> dict[tuple[int, st
 
 def _runtime(goal: Goal, world: World) -> Iterator[Problem]:
     content = goal.spec.content
-    if content.service_type not in ("process", "container"):
+    if content.service_type not in OWN_TYPES:
         if not content.handler and content.service_type not in world.code_types:
             known = ", ".join(sorted({*world.code_types, *world.known_types})) or "none"
             yield _problem(

@@ -154,7 +154,7 @@ def _detail(instances: Sequence[Instance], *, one_shot: bool) -> str:
             end = str(each.exit) if each.exit else ""
             return "; ".join(part for part in ("" if each.note.startswith(end) else end, each.note) if part)
     for each in instances:
-        if each.phase is Phase.UNKNOWN:
+        if each.phase in (Phase.UNKNOWN, Phase.STOPPING) and each.note:
             return each.note
     for each in instances:
         if each.phase in (Phase.UNREADY, Phase.STARTING) and each.probe is not None and not each.probe.ok:

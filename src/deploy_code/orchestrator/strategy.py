@@ -74,8 +74,9 @@ class DeploymentStrategy:
         await _seat(self).across(lambda pieces: pieces.deploy_services(chosen))
 
     async def check_health(self, names: Iterable[str]) -> bool:
-        """Are all instances of these ready? Waits for their ``min_ready_seconds``, and for nothing else.
+        """Are all instances of these ready, and was none restarted since this strategy deployed it?
 
+        Waits for their ``min_ready_seconds``, and for nothing else.
         Raises ServiceError (S001) for a name that is not part of this run.
         """
         chosen = _names(names)

@@ -30,8 +30,14 @@ class Platform(Protocol):
         stop_timeout: float | None = None,
         rerun: Sequence[str] = (),
         port_range: tuple[int, int] = (30000, 40000),
+        forget: bool = False,
+        start_timeout: float = 300.0,
     ) -> None:
-        """Change the wanted set. Returns once it is recorded; what comes of it is seen in ``instances``."""
+        """Change the wanted set. Returns once it is recorded; what comes of it is seen in ``instances``.
+
+        ``forget``: of what is to go and cannot be stopped nothing is kept. ``start_timeout``: seconds that the start of
+        a custom service may take.
+        """
         ...
 
     async def settle(self, deployment: int) -> None:

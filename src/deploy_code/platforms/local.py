@@ -11,7 +11,8 @@ import os
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from deploy_code import wire
 from deploy_code._version import __version__
@@ -57,6 +58,7 @@ class LocalPlatform:
         self._closed = False
         self._mirror = _Mirror(self._announce)
         self._outbox: dict[_Envelope, _Batch] = {}
+        self._batches: set[_Batch] = set()  # sent, and those in the outbox
         self._deployment = 0
 
     # -- the connection
@@ -91,12 +93,15 @@ class LocalPlatform:
             ) from exc
 
     async def close(self) -> None:
-        """Let go of the connection; agent and instances stay."""
+        """Let go of the connection; agent and instances stay. Messages under way are given up on."""
         self._closed = True
-        if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.wait([self._connecting])
-            self._connecting = None
+        going = {batch.task for batch in self._batches} | ({self._connecting} if self._connecting else set())
+        for task in going:  # one that lost its answer now would connect again, for nobody
+            task.cancel()
+        if going:
+            await asyncio.wait(going)
+        self._connecting = None
+        self._outbox.clear()
         if self._channel is not None:
             channel, self._channel = self._channel, None
             await channel.close()
@@ -215,27 +220,29 @@ class LocalPlatform:
         stop_timeout: float | None = None,
         rerun: Sequence[str] = (),
         port_range: tuple[int, int] = Settings().port_range,
+        forget: bool = False,
+        start_timeout: float = Settings().timeout_seconds,
     ) -> None:
         """Change the wanted set. Calls made in the same tick of the loop travel, and are committed, as one."""
         self._deployment = deployment
-        envelope = deployment, stop_timeout, port_range
+        envelope = _Envelope(deployment, stop_timeout, port_range, forget, start_timeout)
         batch = self._outbox.get(envelope)
         if batch is None:
             batch = self._outbox[envelope] = _Batch(self._send(envelope))
+            self._batches.add(batch)
+            batch.task.add_done_callback(partial(self._batch_ended, batch))
         batch.add(wanted, rerun)
         await batch.sent()
+
+    def _batch_ended(self, batch: _Batch, task: asyncio.Task[None]) -> None:
+        self._batches.discard(batch)
+        if not task.cancelled():
+            task.exception()  # whoever still waits for it has it too
 
     async def _send(self, envelope: _Envelope) -> None:
         await asyncio.sleep(0)  # let everyone who is ready add to it
         batch = self._outbox.pop(envelope)
-        deployment, stop_timeout, port_range = envelope
-        want = wire.Want(
-            deployment=deployment,
-            wanted=tuple(batch.wanted.values()),
-            stop_timeout=stop_timeout,
-            rerun=tuple(batch.rerun),
-            port_range=port_range,
-        )
+        want = wire.Want(**envelope._asdict(), wanted=tuple(batch.wanted.values()), rerun=tuple(batch.rerun))
         await self._ask("want", want=to_data(want))
 
     async def settle(self, deployment: int) -> None:
@@ -272,7 +279,14 @@ class LocalPlatform:
         self._bus.publish(event)
 
 
-_Envelope = tuple[int, float | None, tuple[int, int]]
+class _Envelope(NamedTuple):
+    """What wishes that travel together have in common."""
+
+    deployment: int
+    stop_timeout: float | None
+    port_range: tuple[int, int]
+    forget: bool
+    start_timeout: float
 
 
 class _Batch:
@@ -281,7 +295,7 @@ class _Batch:
     def __init__(self, send: Coroutine[Any, Any, None]) -> None:
         self.wanted: dict[tuple[str, int], Wanted] = {}
         self.rerun: dict[str, None] = {}
-        self._task = asyncio.get_running_loop().create_task(send, name="want")
+        self.task = asyncio.get_running_loop().create_task(send, name="want")
 
     def add(self, wanted: Sequence[Wanted], rerun: Sequence[str]) -> None:
         for item in wanted:
@@ -291,7 +305,7 @@ class _Batch:
 
     async def sent(self) -> None:
         """Wait for the answer; one caller that gives up does not take the others' message back."""
-        await asyncio.shield(self._task)
+        await asyncio.shield(self.task)
 
 
 class _Mirror:

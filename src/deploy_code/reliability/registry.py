@@ -8,11 +8,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from threading import Lock
+from typing import TYPE_CHECKING
 
-from deploy_code.events import CircuitClosed, CircuitHalfOpened, CircuitOpened, Event
 from deploy_code.model import Breaker
 
 from .circuit import Circuit, CircuitBreaker, Reading
+
+if TYPE_CHECKING:
+    from deploy_code.events import Event
 
 
 class Breakers:
@@ -43,6 +46,13 @@ class Breakers:
                 self._breakers[protects] = breaker
             return breaker
 
+    def limit(self, limits: Breaker) -> None:
+        """From here on these limits hold, for those that are there too."""
+        with self._lock:
+            self._limits = limits
+            for breaker in self._breakers.values():
+                breaker.limits = limits
+
     def forget(self, protects: str) -> None:
         """What it protected is no more."""
         with self._lock:
@@ -57,6 +67,9 @@ class Breakers:
 
 def event_of(breaker: CircuitBreaker, *, deployment: int = 0) -> Event:
     """The event that tells the state a breaker has just entered."""
+    # Imported late: it takes 10 ms, and an agent rarely needs it.
+    from deploy_code.events import CircuitClosed, CircuitHalfOpened, CircuitOpened
+
     _, state, retry_at, reason = breaker.read()
     if state is Circuit.OPEN:
         return CircuitOpened(protects=breaker.protects, reason=reason, retry_at=retry_at, deployment=deployment)

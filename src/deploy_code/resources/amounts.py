@@ -39,3 +39,23 @@ def most(*amounts: Resources) -> Resources:
         storage_gb=max((each.storage_gb for each in amounts), default=0),
         gpu_count=max((each.gpu_count for each in amounts), default=0),
     )
+
+
+def least(*amounts: Resources) -> Resources:
+    """The smaller of each kind."""
+    return Resources(
+        cpu_cores=min(each.cpu_cores for each in amounts),
+        memory_mb=min(each.memory_mb for each in amounts),
+        storage_gb=min(each.storage_gb for each in amounts),
+        gpu_count=min(each.gpu_count for each in amounts),
+    )
+
+
+def minus(amount: Resources, other: Resources) -> Resources:
+    """What is left of ``amount``, of no kind less than nothing."""
+    return Resources(
+        cpu_cores=max(0.0, round(amount.cpu_cores - other.cpu_cores, _DIGITS)),
+        memory_mb=max(0, amount.memory_mb - other.memory_mb),
+        storage_gb=max(0, amount.storage_gb - other.storage_gb),
+        gpu_count=max(0, amount.gpu_count - other.gpu_count),
+    )

@@ -1,6 +1,7 @@
-"""The file of the ledger: one for all projects of a ``data_dir``, made when the first promise is.
+"""The file of the ledger, made when the first promise is.
 
-No name of a project begins with a dot, so the folder beside theirs is taken by none.
+Its commits outlive the death of every process, but not the last of them a power cut: with that all who were promised
+something are gone too, and what a project needs is in its own state. It spares waiting for the disk.
 """
 
 from __future__ import annotations
@@ -8,37 +9,31 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 
 from deploy_code.errors import StateError
+from deploy_code.resources.place import path_of
 from deploy_code.state.connection import Connection, connect, sqlite_errors_wrapped
 from deploy_code.state.files import make_private_folder, os_errors_wrapped
 
-FOLDER = ".machine"
-FILE = "ledger.db"
 VERSION = 1
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _MARK = "-- name: "
 
 
-def path_of(data_dir: str) -> str:
-    """Where the ledger of the projects in ``data_dir`` lies."""
-    return os.path.join(data_dir, FOLDER, FILE)
-
-
-def open_for_writing(data_dir: str) -> Connection:
-    """The ledger, made (0600 in a 0700 folder) when there is none. Raises StateError."""
-    path = path_of(data_dir)
+def open_for_writing(home: str) -> Connection:
+    """The ledger below ``home``, made (0600 in a 0700 folder) when there is none. Raises StateError."""
+    path = path_of(home)
     folder = os.path.dirname(path)
     make_private_folder(folder)
-    with os_errors_wrapped(path):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    if not _is_made(path):
+        with os_errors_wrapped(path), _alone(folder):
+            if not _is_made(path):
+                _build(path)
     connection = Connection(path, statements())
     try:
-        if connection.version() == 0:
-            with os_errors_wrapped(folder), _alone(folder):
-                _build(path)
+        connection.all("do_not_wait_for_the_disk")
         _refuse_newer(connection)
     except BaseException:
         connection.close()
@@ -46,16 +41,13 @@ def open_for_writing(data_dir: str) -> Connection:
     return connection
 
 
-def open_for_reading(data_dir: str) -> Connection | None:
+def open_for_reading(home: str) -> Connection | None:
     """The ledger as it is; None when there is none. Creates nothing. Raises StateError."""
-    path = path_of(data_dir)
-    if not os.path.exists(path):
+    path = path_of(home)
+    if not _is_made(path):
         return None
     connection = Connection(path, statements(), read_only=True)
     try:
-        if connection.version() == 0:  # being made in this very moment
-            connection.close()
-            return None
         _refuse_newer(connection)
     except BaseException:
         connection.close()
@@ -72,15 +64,28 @@ def _refuse_newer(connection: Connection) -> None:
         )
 
 
+def _is_made(path: str) -> bool:
+    with os_errors_wrapped(path), suppress(FileNotFoundError, NotADirectoryError):
+        return os.stat(path).st_size > 0
+    return False
+
+
 def _build(path: str) -> None:
-    with sqlite_errors_wrapped(path):
-        db = connect(path)
-        try:
-            if db.execute("PRAGMA user_version").fetchone()[0] == 0:
-                db.execute("PRAGMA journal_mode = WAL")
-                db.executescript(f"BEGIN; {_text('schema.sql')} PRAGMA user_version = {VERSION}; COMMIT;")
-        finally:
-            db.close()
+    """It appears all at once, and costs one wait for the disk: the many that SQLite needs are for what others see."""
+    new = f"{path}.new"
+    with suppress(FileNotFoundError):
+        os.unlink(new)
+    fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with sqlite_errors_wrapped(path), closing(connect(new)) as db:
+            db.executescript(
+                f"PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY; {_text('schema.sql')}"
+                f"PRAGMA user_version = {VERSION}; PRAGMA journal_mode = WAL;"
+            )
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.replace(new, path)
 
 
 @contextmanager

@@ -45,6 +45,8 @@ def by_holder(db: Connection) -> dict[Holder, tuple[int, ...]]:
 
 def deal(db: Connection, promises: Sequence[Promise], gpus: Collection[int]) -> None:
     """Hand out of ``gpus`` what ``promises`` lack, the lowest free ones first; what is not there is not handed out."""
+    if not gpus:
+        return
     free = sorted(set(gpus) - {each.number for each in _devices(db)}, reverse=True)
     for promise in promises:
         while free and len(promise.gpus) < promise.resources.gpu_count:
@@ -88,7 +90,8 @@ def assign(
     for each in own[count:]:
         db.run("give_device", (None, None, each.number))
     for each in chosen:
-        db.run("give_device", (*instance, each.number))
+        if each.instance != instance:  # a restart writes nothing, so it needs no room on the disk
+            db.run("give_device", (*instance, each.number))
     return tuple(sorted(each.number for each in chosen))
 
 

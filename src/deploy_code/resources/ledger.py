@@ -1,4 +1,4 @@
-"""What of this machine is promised to whom, for all projects of a ``data_dir`` and for single processes.
+"""What of this machine is promised to whom, for all projects of a user and for single processes.
 
 Level-triggered, as everything here: a project's promises are replaced by what it needs, so that whoever died on the way
 leaves nothing behind that the next write does not put right. Every change is one transaction that takes the write lock
@@ -17,14 +17,16 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from deploy_code.errors import ServiceError
 from deploy_code.model import Resources
 from deploy_code.resources import devices
 from deploy_code.resources.amounts import NOTHING, most
-from deploy_code.resources.database import open_for_reading, open_for_writing, path_of
+from deploy_code.resources.database import open_for_reading, open_for_writing
 from deploy_code.resources.owners import Owner, Process
+from deploy_code.resources.place import path_of
 from deploy_code.resources.recorded import Need, recorded_needs
 from deploy_code.state.connection import Connection
 
@@ -35,7 +37,7 @@ KEPT, DEPLOYING, ALLOCATED = "kept", "deploying", "allocated"
 class Promise:
     """What one service, or one allocation by name, has been promised. ``gpus``: the indices it really has.
 
-    ``since``: seconds since the epoch.
+    ``disk``: a folder on the disk that the storage is of. ``since``: seconds since the epoch.
     """
 
     owner: Owner
@@ -43,6 +45,7 @@ class Promise:
     resources: Resources
     gpus: tuple[int, ...] = ()
     folders: tuple[str, ...] = ()
+    disk: str = ""
     is_allocated: bool = False
     since: float = 0.0
 
@@ -61,20 +64,20 @@ class Ledger:
         self._db = connection
 
     @classmethod
-    def open(cls, data_dir: str) -> Ledger:
-        """For writing; made when there is none."""
-        return cls(open_for_writing(data_dir))
+    def open(cls, home: str) -> Ledger:
+        """For writing; made when there is none. ``home``: see ``place.machine_dir``."""
+        return cls(open_for_writing(home))
 
     @classmethod
-    def reader(cls, data_dir: str) -> Ledger | None:
+    def reader(cls, home: str) -> Ledger | None:
         """For looking only; None when nothing was ever promised here."""
-        connection = open_for_reading(data_dir)
+        connection = open_for_reading(home)
         return None if connection is None else cls(connection)
 
     @staticmethod
-    def is_there(data_dir: str) -> bool:
+    def is_there(home: str) -> bool:
         """Was anything ever promised here?"""
-        return os.path.exists(path_of(data_dir))
+        return os.path.exists(path_of(home))
 
     def close(self) -> None:
         self._db.close()
@@ -100,6 +103,14 @@ class Ledger:
         """Is anything written down for this project, allocations by name aside?"""
         return self._db.one("owns", (owner.id,)) is not None
 
+    def agrees(self, owner: Owner, needs: Mapping[str, Need]) -> bool:
+        """Is this what ``settle`` would leave, all GPUs included?"""
+        mine = list(self._of(owner))
+        is_deployed = any(each.id == owner.id and each.process.pid for each in self._owners())
+        wanted = {name: need.resources for name, need in needs.items() if need.resources != NOTHING}
+        has_all = all(len(each.gpus) == each.resources.gpu_count for each in mine)
+        return has_all and not is_deployed and {each.service: each.resources for each in mine} == wanted
+
     def services_of(self, owner: Owner) -> set[str]:
         """The services of this project that anything was promised to."""
         return {each.service for each in self._of(owner)}
@@ -122,11 +133,12 @@ class Ledger:
             self._replace(owner, DEPLOYING, needs)
             devices.deal(self._db, [each for each in self.promises() if each.owner.id == owner.id], gpus)
 
-    def settle(self, owner: Owner, needs: Mapping[str, Need]) -> None:
-        """The deployment is over: ``owner`` needs exactly this from here on."""
+    def settle(self, owner: Owner, needs: Mapping[str, Need], *, gpus: Collection[int] = ()) -> None:
+        """The deployment is over: ``owner`` needs exactly this from here on. It gets what it lacks of ``gpus``."""
         with self._change():
             self._db.run("meet_owner", _row(owner))
             self._settle(owner, needs)
+            devices.deal(self._db, list(self._of(owner)), gpus)
             self._db.run("drop_idle_owners")
 
     def _replace(self, owner: Owner, stage: str, needs: Mapping[str, Need]) -> None:
@@ -151,7 +163,9 @@ class Ledger:
 
     # -- allocations by name
 
-    def allocate(self, owner: Owner, name: str, amount: Resources, *, gpus: Collection[int], check: Check) -> Promise:
+    def allocate(
+        self, owner: Owner, name: str, amount: Resources, *, gpus: Collection[int], check: Check, disk: str = ""
+    ) -> Promise:
         """Promise ``amount`` to ``owner`` under ``name``. Raises ServiceError S002 when the name is taken."""
         with self._change():
             promises = self.promises()
@@ -159,7 +173,7 @@ class Ledger:
                 raise ServiceError(f'"{name}" has an allocation already', code="S002", remedy="Release it first")
             check(promises)
             self._db.run("meet_owner", _row(owner))
-            self._db.run("put_promise", _promise(owner, name, ALLOCATED, Need(amount)))
+            self._db.run("put_promise", _promise(owner, name, ALLOCATED, Need(amount), disk))
             devices.deal(self._db, [each for each in self.promises() if each.owner.id == owner.id], gpus)
             return next(each for each in self.promises() if each.owner.id == owner.id and each.service == name)
 
@@ -175,6 +189,14 @@ class Ledger:
         return sorted(each.service for each in self.promises() if each.owner.id == owner.id and each.is_allocated)
 
     # -- what agents do
+
+    def remember(self, owner: Owner, service: str, need: Need, gpus: Collection[int]) -> None:
+        """``service`` runs, and nothing is written down of it: it was deployed before, or this is a new ledger."""
+        with self._change():
+            if service not in self.services_of(owner):
+                self._db.run("meet_owner", _row(owner))
+                self._db.run("put_promise", _promise(owner, service, KEPT, need))
+                devices.deal(self._db, list(self._of(owner)), gpus)
 
     def assign_gpus(
         self, owner: Owner, service: str, instance: devices.Key, count: int, alive: Collection[devices.Key]
@@ -201,10 +223,24 @@ class Ledger:
         with self._change():
             self._db.run("meet_owner", _row(owner))
             self._db.run_many("put_port", [(number, owner.id) for number in held])
-            taken = {number for (number, _) in self._db.all("ports")}
-            free = (number for number in candidates if number not in taken)
-            self._db.run_many("put_port", [(number, owner.id) for number, _ in zip(free, range(count), strict=False)])
+            candidates = list(candidates)
+            free = self._free_ports(candidates, count)
+            if not free and self._drop_deserted_ports(owner):
+                free = self._free_ports(candidates, count)
+            self._db.run_many("put_port", [(number, owner.id) for number in free])
             return self.ports_of(owner)
+
+    def _free_ports(self, candidates: Iterable[int], count: int) -> list[int]:
+        taken = {number for (number, _) in self._db.all("ports")}
+        return list(islice((number for number in candidates if number not in taken), count))
+
+    def _drop_deserted_ports(self, besides: Owner) -> bool:
+        """Free what was leased to projects that no agent keeps. What still runs there is seen when it is tried."""
+        leasing = {owner for _, owner in self._db.all("ports")} - {besides.id}
+        deserted = [owner for owner in self._owners() if owner.id in leasing and not owner.has_agent]
+        for owner in deserted:
+            self._db.run("drop_ports", (owner.id,))
+        return bool(deserted)
 
     def leases(self) -> dict[str, int]:
         """How many dynamic ports are leased, by name of the project."""
@@ -256,7 +292,7 @@ def _merged(
 ) -> list[Promise]:
     """One promise for each service: the most of what is kept and what is deployed; allocations by name apart."""
     found: dict[devices.Holder, Promise] = {}
-    for owner, service, stage, cpu, memory, storage, gpu, folders, since in rows:
+    for owner, service, stage, cpu, memory, storage, gpu, folders, disk, since in rows:
         key = owner, service, stage == ALLOCATED
         amount = Resources(cpu_cores=cpu, memory_mb=memory, storage_gb=storage, gpu_count=gpu)
         other = found.get(key)
@@ -266,6 +302,7 @@ def _merged(
             resources=most(amount, other.resources) if other else amount,
             gpus=gpus.get(key, ()),
             folders=tuple(dict.fromkeys((*json.loads(folders), *(other.folders if other else ())))),
+            disk=disk,
             is_allocated=stage == ALLOCATED,
             since=min(since, other.since) if other else since,
         )
@@ -281,10 +318,11 @@ def _row(owner: Owner) -> tuple[object, ...]:
     return owner.id, owner.name, owner.is_project, *owner.process
 
 
-def _promise(owner: Owner, name: str, stage: str, need: Need) -> tuple[Any, ...]:
+def _promise(owner: Owner, name: str, stage: str, need: Need, disk: str = "") -> tuple[Any, ...]:
     amount = need.resources
     amounts = amount.cpu_cores, amount.memory_mb, amount.storage_gb, amount.gpu_count
-    return owner.id, name, stage, *amounts, json.dumps(need.folders), time.time()
+    disk = disk or (os.path.dirname(owner.id) if owner.is_project else "")
+    return owner.id, name, stage, *amounts, json.dumps(need.folders), disk, time.time()
 
 
 def _known(names: list[str]) -> str:

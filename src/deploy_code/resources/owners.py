@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from deploy_code.drivers.proctree import boot_id, look_up
 
+_AGENT_LOCK = "agent.lock"  # in the state folder; see ``wire``
+
 
 class Process(NamedTuple):
     """A process that cannot be mistaken for another with its pid."""
@@ -60,6 +62,19 @@ class Owner:
     def exists(self) -> bool:
         """Does what it was promised still count?"""
         return os.path.isdir(self.id) if self.is_project else self.process.is_alive
+
+    @property
+    def has_agent(self) -> bool:
+        """Is the process there that called itself the agent of this project? In doubt it is."""
+        try:
+            with open(os.path.join(self.id, _AGENT_LOCK)) as file:
+                text = file.read().strip()
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        found = look_up(int(text)) if text.isdigit() else None
+        return found is not None and found.alive
 
     @property
     def left_deploying(self) -> bool:

@@ -1,3 +1,6 @@
+-- name: do_not_wait_for_the_disk
+PRAGMA synchronous = NORMAL
+
 -- name: owners
 SELECT id, name, is_project, pid, start_time, boot_id FROM owners
 
@@ -21,15 +24,15 @@ DELETE FROM owners WHERE id NOT IN (SELECT owner FROM promises) AND id NOT IN (S
 DELETE FROM owners WHERE id = ?
 
 -- name: promises
-SELECT owner, service, stage, cpu_cores, memory_mb, storage_gb, gpu_count, folders, made_at FROM promises
+SELECT owner, service, stage, cpu_cores, memory_mb, storage_gb, gpu_count, folders, disk, made_at FROM promises
 ORDER BY owner, service, stage DESC
 
 -- name: owns
 SELECT 1 FROM promises WHERE owner = ? AND stage <> 'allocated' LIMIT 1
 
 -- name: put_promise
-INSERT INTO promises (owner, service, stage, cpu_cores, memory_mb, storage_gb, gpu_count, folders, made_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO promises (owner, service, stage, cpu_cores, memory_mb, storage_gb, gpu_count, folders, disk, made_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: drop_promises
 DELETE FROM promises WHERE owner = ?

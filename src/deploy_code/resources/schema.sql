@@ -1,4 +1,4 @@
--- What of this machine is promised to whom: <data_dir>/.machine/ledger.db, SQLite in WAL mode, 0600 in a 0700 folder.
+-- What of this machine is promised to whom: .machine/ledger.db, SQLite in WAL mode, 0600 in a 0700 folder.
 -- Points in time are seconds since the epoch; memory is in MB of 2^20 bytes, storage in GB of 2^30.
 
 CREATE TABLE owners (
@@ -19,6 +19,7 @@ CREATE TABLE promises (
     storage_gb INTEGER NOT NULL CHECK (storage_gb >= 0),
     gpu_count  INTEGER NOT NULL CHECK (gpu_count >= 0),
     folders    TEXT NOT NULL,            -- JSON list: where what it stores lies
+    disk       TEXT NOT NULL,            -- a folder on the disk that storage_gb is of: the data_dir
     made_at    REAL NOT NULL,
     PRIMARY KEY (owner, service, stage)
 ) STRICT, WITHOUT ROWID;

@@ -1,11 +1,12 @@
 """Does what is asked for fit beside what is promised already, and if not: what is short, by how much, who holds it.
 
 Only growth is refused. What somebody holds is never too much, however small the machine has become or whatever was
-forced before; so shrinking, stopping and going back always fit.
+forced before; so shrinking, stopping and undoing what failed always fit.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -24,14 +25,17 @@ class Request:
     """Who asks for what. ``holds`` is what each service has already, ``needs`` what it is to have, at its peak.
 
     ``others``: every promise that is not replaced by this one. ``overcommit``: factors on cpu, memory, storage.
-    ``written_gb``: how much of its storage a promise has filled; asked only when disk would be short without it.
+    ``settled``: what it needs when all is over. ``written_gb``: how much of its storage a promise has filled; asked
+    only when disk would be short without it.
     """
 
     others: Sequence[Promise]
     needs: Mapping[str, Resources]
     holds: Mapping[str, Resources] = field(default_factory=dict)
+    settled: Mapping[str, Resources] = field(default_factory=dict)
     overcommit: Mapping[str, float] = field(default_factory=dict)
     label: str = ""  # the project that asks
+    owner: str = ""  # and its id
     written_gb: Callable[[], int] = lambda: 0
 
     def peak(self, service: str) -> Resources:
@@ -88,7 +92,7 @@ def _shortage(kind: _Kind, capacity: Capacity, request: Request) -> Iterator[Pro
         there += request.written_gb()
     short = needed + taken - there * factor
     if short > _SLACK:
-        yield Problem(_story(kind, request, there, factor, short), code="E004", remedy=_hint(kind, capacity))
+        yield Problem(_story(kind, request, there, factor, short), code="E004", remedy=_hint(kind, capacity, request))
 
 
 def _there(kind: _Kind, capacity: Capacity) -> float:
@@ -123,7 +127,8 @@ def _askers(kind: _Kind, request: Request) -> str:
 
 
 def _holders(kind: _Kind, request: Request) -> str:
-    holding = [(kind.held_by(each), each.label) for each in request.others]
+    names = _names(request)
+    holding = [(kind.held_by(each), f"{names[each.owner.id]}/{each.service}") for each in request.others]
     holding += [(kind.of(each), f"{request.label}/{name}") for name, each in request.holds.items()]
     listed = sorted((each for each in holding if each[0] > 0), key=lambda item: (-item[0], item[1]))
     if not listed:
@@ -141,12 +146,29 @@ def _round(value: float) -> float:
     return round(value, 3)
 
 
-def _hint(kind: _Kind, capacity: Capacity) -> str:
+def _names(request: Request) -> dict[str, str]:
+    """What each owner is called, by id: its folder where two have the same name."""
+    owners = {each.owner.id: each.owner.name for each in request.others}
+    counts = Counter([*owners.values(), *([request.label] if request.owner not in owners else [])])
+    return {each: name if counts[name] == 1 or each == request.owner else each for each, name in owners.items()}
+
+
+def _hint(kind: _Kind, capacity: Capacity, request: Request) -> str:
     from deploy_code.resources.gpus import is_installed
 
     if kind.name == "gpu" and not capacity.gpus and not is_installed():
         return "to see GPUs: pip install 'deploy-code[gpu]'"
+    if names := sorted(_side_by_side(kind, request)):
+        return f"old and new of {', '.join(names[:_HOLDERS])} run side by side for a while; stop-first needs less"
     return ""
+
+
+def _side_by_side(kind: _Kind, request: Request) -> Iterator[str]:
+    """Services that need more on the way than before and after."""
+    for name, settled in request.settled.items():
+        held = kind.of(request.holds.get(name, NOTHING))
+        if held and kind.of(request.peak(name)) > max(held, kind.of(settled)) + _SLACK:
+            yield name
 
 
 def insufficient(problems: Sequence[Problem], *, remedy: str) -> PreflightError:

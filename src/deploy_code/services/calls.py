@@ -14,19 +14,19 @@ class EndedItselfError(Exception):
     """A method raised what would end the program or its task (SystemExit, CancelledError): a failure like any other."""
 
 
-async def call(method: Callable[..., Any], *arguments: Any) -> Any:
+async def call(method: Callable[..., Any], *arguments: Any, late: Callable[[Any], None] = lambda result: None) -> Any:
     """What ``method`` returns, awaited where it is awaitable. Plain ones run in a thread of their own.
 
-    Cancelling this cancels a coroutine; a thread goes on by itself, and what it brings is dropped.
+    Cancelling this cancels a coroutine; a thread goes on by itself, and ``late`` gets what it returns then.
     """
-    if not _is_async(method):
-        result = await _in_thread(method, arguments)
+    if not is_async(method):
+        result = await _in_thread(method, arguments, late)
     else:
         result = method(*arguments)
     return await _awaited(result) if inspect.isawaitable(result) else result
 
 
-def _is_async(method: Callable[..., Any]) -> bool:
+def is_async(method: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(method) or inspect.iscoroutinefunction(getattr(method, "__call__", None))  # noqa: B004
 
 
@@ -42,7 +42,7 @@ async def _awaited(result: Any) -> Any:
         raise EndedItselfError("it cancelled itself") from exc
 
 
-async def _in_thread(method: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+async def _in_thread(method: Callable[..., Any], arguments: tuple[Any, ...], late: Callable[[Any], None]) -> Any:
     """A daemon thread, not the loop's executor: one that hangs keeps neither the others nor the program's end."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
@@ -50,6 +50,8 @@ async def _in_thread(method: Callable[..., Any], arguments: tuple[Any, ...]) -> 
     def settle(setter: Callable[[Any], None], value: Any) -> None:
         if not future.done():
             setter(value)
+        elif setter == future.set_result:
+            late(value)
 
     def work() -> None:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from deploy_code.model import Resources, Volume
 from deploy_code.services.status import ServiceStatus
@@ -35,7 +35,7 @@ class InstanceConfig:
     ports: Mapping[str, int] = field(default_factory=dict)
     volumes: tuple[Volume, ...] = ()
     resources: Resources = Resources()
-    options: Mapping[str, object] = field(default_factory=dict, repr=False)
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     log_path: str = ""
 
     @property

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from deploy_code.errors import DriverError
-from deploy_code.services.calls import EndedItselfError, call
+from deploy_code.services.calls import EndedItselfError, call, is_async
 from deploy_code.services.handler import InstanceConfig, Service
 from deploy_code.services.status import ServiceStatus
 
@@ -23,7 +23,8 @@ log = logging.getLogger("deploy_code.services")
 Factory = Callable[..., Any]
 
 MEMORY_BYTES = 16 * 1024  # of all that start() gives back, as JSON
-CLEAN_UP_SECONDS = 10.0  # what a start that is cancelled may take to end, and then stop() to clean up
+CLEAN_UP_SECONDS = 10.0  # what a start that is broken off may take to end, and then stop() to clean up
+LATE_SECONDS = 60.0  # so long a plain start(), which nobody can break off, may yet return to be cleaned up after
 
 
 class Held:
@@ -40,11 +41,24 @@ class Held:
         self._begun: asyncio.Task[dict[str, str]] | None = None
         self._asking: asyncio.Task[Any] | None = None
         self._stopping: asyncio.Task[bool] | None = None
+        self._is_anew = False
+        self._late_until = 0.0  # a start() that was broken off goes on in its thread
+        self._told_failures: dict[str, str] = {}
 
     @property
     def is_busy(self) -> bool:
         """Is its start under way?"""
         return self._begun is not None and not self._begun.done()
+
+    @property
+    def is_late(self) -> bool:
+        """Was its start broken off, and may yet return?"""
+        return asyncio.get_running_loop().time() < self._late_until
+
+    @property
+    def is_made(self) -> bool:
+        """Is there an object?"""
+        return self._object is not None
 
     @property
     def is_checked(self) -> bool:
@@ -63,6 +77,7 @@ class Held:
 
     async def resume(self, memory: Mapping[str, str]) -> dict[str, str]:
         """Make it anew, with what it remembered. Raises DriverError (E005)."""
+        self._is_anew = True
         return await self._once(lambda: self._resume(memory))
 
     async def _once(self, work: Callable[[], Coroutine[Any, Any, dict[str, str]]]) -> dict[str, str]:
@@ -82,7 +97,7 @@ class Held:
         if clean:
             await self._clean_up()
         try:
-            memory = self._checked(await self._call("start"))
+            memory = self._checked(await self._call("start", late=self._came_late))
         except DriverError:
             await self._clean_up()
             raise
@@ -123,7 +138,8 @@ class Held:
     async def stop(self, timeout: float) -> bool:
         """Break off a start that is under way, then stop it. True when it stopped by itself within ``timeout`` seconds.
 
-        Raises DriverError (E005) when ``stop`` raised, and the object does not say that it has ended all the same.
+        Raises DriverError (E005) when ``stop`` raised, and the object does not say that it has ended all the same, and
+        when the object could not be made anew.
         """
         if self._stopping is None or self._stopping.done():
             self._stopping = asyncio.get_running_loop().create_task(
@@ -134,9 +150,10 @@ class Held:
 
     async def _stop(self, timeout: float) -> bool:
         if self._begun is not None and not self._begun.done():
-            self._begun.cancel()
-            await asyncio.wait({self._begun}, timeout=CLEAN_UP_SECONDS)
+            await self._break_off(self._begun, timeout)
             timeout = min(timeout, CLEAN_UP_SECONDS)
+        if self._object is None and self._is_anew:
+            raise self._error("its constructor did not return")
         if self._object is None:
             return True  # it was never made: there is nothing to stop
         try:
@@ -145,6 +162,30 @@ class Held:
             if await self._has_ended():
                 return True
             raise
+
+    async def _break_off(self, begun: asyncio.Task[dict[str, str]], timeout: float) -> None:
+        """A coroutine is cancelled. A thread cannot be: it gets a little time to end, else it is left behind."""
+        if self._object is not None and not is_async(self._object.start):
+            done, _ = await asyncio.wait({begun}, timeout=min(timeout, CLEAN_UP_SECONDS))
+            if done:
+                return
+            self._late_until = asyncio.get_running_loop().time() + LATE_SECONDS
+        begun.cancel()
+        await asyncio.wait({begun}, timeout=CLEAN_UP_SECONDS)
+
+    def _came_late(self, memory: Any) -> None:
+        """start() has returned after it was broken off: what it made is stopped, too."""
+        try:
+            self._object.memory = self._checked(memory)
+        except DriverError as exc:
+            log.warning("%s", exc.text)
+        self._late_until = asyncio.get_running_loop().time() + CLEAN_UP_SECONDS
+        self._cleaning = asyncio.get_running_loop().create_task(self._clean_up(), name=f"clean {self.config.uuid}")
+        self._cleaning.add_done_callback(self._cleaned)
+
+    def _cleaned(self, task: asyncio.Task[None]) -> None:
+        self._late_until = 0.0
+        _looked_at(task)
 
     async def _clean_up(self) -> None:
         """After a start that failed or was broken off; what goes wrong here changes nothing any more."""
@@ -203,15 +244,21 @@ class Held:
 
     # -- calls
 
-    async def _call(self, method: str) -> Any:
-        return await self._told(call(getattr(self._object, method)), f"{method}()")
+    async def _call(self, method: str, **options: Any) -> Any:
+        return await self._told(call(getattr(self._object, method), **options), f"{method}()")
 
     async def _told(self, work: Coroutine[Any, Any, Any], what: str) -> Any:
         try:
             return await work
         except Exception as exc:  # somebody else's code: whatever it raises is its failure, told with its name
-            log.warning("%s of %s failed", what, self._named, exc_info=exc)
+            self._log(what, exc)
             raise self._error(f"{what} raised {_said(exc)}") from exc
+
+    def _log(self, what: str, exc: Exception) -> None:
+        """Where it came from, for the author; once, because a health check may fail the same way for days."""
+        if self._told_failures.get(what) != repr(exc):
+            self._told_failures[what] = repr(exc)
+            log.warning("%s of %s failed", what, self._named, exc_info=exc)
 
     @property
     def _named(self) -> str:

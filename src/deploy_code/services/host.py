@@ -47,6 +47,7 @@ class Host:
         self._where = where
         self._key = key
         self._held: dict[str, Held] = {}
+        self._late: list[Held] = []  # let go while their start() goes on in a thread
         self._answering: set[asyncio.Task[None]] = set()
         self._sock: socket.socket | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -54,8 +55,13 @@ class Host:
 
     @property
     def is_idle(self) -> bool:
-        """Does it hold nothing?"""
-        return not self._held
+        """Does it hold nothing, and need not clean up after any start that was broken off?"""
+        self._late = [each for each in self._late if each.is_late]
+        return not self._held and not self._late
+
+    def leave_late(self) -> None:
+        """There is no agent any more, so nothing is wanted: no program stays for what may yet come of a start."""
+        self._late.clear()
 
     async def serve(self, state_dir: str) -> None:
         """Answer one agent, until it goes. Raises OSError when none listens."""
@@ -156,22 +162,28 @@ class Host:
         return {"status": str(await held.health(float(message["timeout"])))} if held is not None else {}
 
     async def _do_stop(self, message: Message) -> Message:
-        """``last``: nobody comes back to it, so it is let go even if that fails."""
+        """``last``: nobody comes back to it, so it is let go even if that fails. So is one that could not be made."""
         held = self._held.get(str(message["uuid"]))
         if held is None:
             return {}
         try:
             gently = await held.stop(float(message["timeout"]))
         except DriverError:
-            if message.get("last"):
+            if message.get("last") or not held.is_made:
                 self._let_go(held)
             raise
         self._let_go(held)
         return {"gently": gently}
 
+    async def _do_forget(self, message: Message) -> Message:
+        if held := self._held.get(str(message["uuid"])):
+            self._let_go(held)
+        return {}
+
     def _let_go(self, held: Held) -> None:
         if self._held.get(held.config.uuid) is held:
             del self._held[held.config.uuid]
+            self._late += [held] if held.is_late else []
 
 
 def _write(writer: asyncio.StreamWriter, message: Message) -> None:
@@ -191,6 +203,7 @@ async def keep_serving(host: Host, state_dir: str, *, until: Callable[[], bool],
             await host.serve(state_dir)
             wait = RETRY_SECONDS
         except OSError:
+            host.leave_late()
             wait = min(2 * wait, RETRY_MAX_SECONDS)
         if until():
             return

@@ -108,6 +108,8 @@ class FakePlatform:
         stop_timeout: float | None = None,
         rerun: Sequence[str] = (),
         port_range: tuple[int, int] = (30000, 40000),
+        forget: bool = False,
+        start_timeout: float = 300.0,
     ) -> None:
         """Recorded at once; what comes of it is seen a moment later."""
         if self.refuses is not None:
@@ -146,6 +148,9 @@ class FakePlatform:
 
     def will(self, service: str, *starts: Start) -> None:
         """From now on starts of ``service`` go like this, one after the other; the last one for ever."""
+        for start in starts:
+            if not isinstance(start, Start):
+                raise TypeError(f"starts are made by Start.ready() and its like, got {start!r}")
         self.plan[service] = list(starts)
 
     def become(self, service: str, phase: Phase, *, index: int = 0, **changes: Any) -> None:

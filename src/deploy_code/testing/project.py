@@ -36,7 +36,8 @@ OUTSIDE = "use it as `async with FakeProject(...) as project:`"
 class FakeProject:
     """Deploys onto a ``FakePlatform`` with the real planner, engine and state: for tests of strategies and plugins.
 
-    ``config``: a DeploymentConfig, a mapping, the text of a file, or the path of one. ``strategies`` and ``types``: by
+    ``config``: a DeploymentConfig, a mapping of plain data, the text of a file, or the path of one (text without a
+    colon is a path). ``strategies`` and ``types``: by
     name, as ``register_strategy`` and ``register_type`` take them (of a custom type only the name is used: instances
     are the platform's). ``plugins``: as ``add_plugin`` takes them. ``platform``: one of your own. ``dry_run``,
     ``force``, ``no_rollback``: as on the command line.
@@ -140,7 +141,7 @@ class FakeProject:
         storage = {key: str(folder / key) for key in ("data_dir", "log_dir", "temp_dir", "backup_dir")}
         own = folder / "storage.yaml"
         own.write_text(_yaml({"infrastructure": {"storage": storage}}))
-        if isinstance(config, os.PathLike):
+        if isinstance(config, os.PathLike) or (isinstance(config, str) and ":" not in config):
             return [os.fspath(config), str(own)]
         written = folder / "project" / NAME
         written.parent.mkdir(exist_ok=True)
@@ -149,13 +150,23 @@ class FakeProject:
 
 
 def _text_of(config: DeploymentConfig | Mapping[str, Any]) -> str:
-    return _yaml(dict(config)) if isinstance(config, Mapping) else config.to_yaml()
+    from deploy_code.config import DeploymentConfig
+
+    if isinstance(config, DeploymentConfig):
+        return config.to_yaml()
+    if not isinstance(config, Mapping):
+        raise TypeError(f"config is a DeploymentConfig, a mapping, text or a path, got {type(config).__name__}")
+    return _yaml(dict(config))
 
 
 def _yaml(document: Mapping[str, Any]) -> str:
     import yaml
 
-    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    try:
+        text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    except yaml.representer.RepresenterError as exc:
+        found = type(exc.args[-1]).__name__
+        raise TypeError(f"a mapping holds plain data only, got a {found}: build a DeploymentConfig instead") from exc
     return text
 
 
@@ -199,4 +210,7 @@ class _Boundless(Reservations):
         return []
 
     def settle(self, wanted: Mapping[str, Goal]) -> None:
+        return None
+
+    def confirm(self, wanted: Mapping[str, Goal]) -> None:
         return None
