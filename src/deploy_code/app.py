@@ -245,7 +245,12 @@ class App:
             await lock.acquire_async(self._origin, wait=self.options.wait)
             self._take_over(store)
             platform.prestart()
-            host = PluginHost(plugins, lambda message: parts.warn(message), publish=lambda event: parts.publish(event))
+            host = PluginHost(
+                plugins,
+                lambda message: parts.warn(message),
+                publish=lambda event: parts.publish(event),
+                clean=lambda text: parts.redactor.clean(text),
+            )
             stack.push_async_callback(host.close)
             parts = Parts(
                 identity=self.identity,

@@ -97,6 +97,14 @@ def _sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?", ":", "\n")) or "\n" in text else text + "."
 
 
+def shown(error: BaseException) -> str:
+    """The ``repr`` of somebody else's error; its type alone where even that raises."""
+    try:
+        return repr(error)
+    except Exception:  # told by the name of its type instead
+        return type(error).__name__
+
+
 class Problem:
     """One thing that is wrong, and where. Several travel together in one error.
 

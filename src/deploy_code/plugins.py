@@ -17,18 +17,20 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from deploy_code.errors import ConfigError
+from deploy_code.errors import ConfigError, shown
 from deploy_code.events import Event
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
 ENTRY_POINTS = "deploy_code.plugins"
+LOAD_SECONDS = 30.0  # for one import or constructor: what takes longer hangs
 
 
 class AbortDeployment(Exception):
@@ -142,7 +144,7 @@ def load_extensions(
 
     ``root``: the folder that ``./file.py`` is relative to. ``file``: the config file's name, for messages. Raises
     ConfigError (E002) that names the extension and where it is registered, when it cannot be imported, is nothing that
-    is known, or has the name of another; with ``on_error`` it is told to that instead, and left out.
+    is known, or has the name of another or a built-in one; with ``on_error`` it is told to that instead, and left out.
     """
     found: dict[tuple[str, str], Extension] = {}
     for load in (*_listed(texts, root, file), *(_installed() if installed else ())):
@@ -258,6 +260,7 @@ def _added(found: dict[tuple[str, str], Extension], load: Callable[[], Extension
     has no name to choose it by, a plugin, may share it.
     """
     extension = load()
+    _refuse_ours(extension)
     if any(each.kind == extension.kind and each.source == extension.source for each in found.values()):
         return None
     other = found.get((extension.kind, extension.name))
@@ -270,6 +273,18 @@ def _added(found: dict[tuple[str, str], Extension], load: Callable[[], Extension
         f"{other.source} ({other.where}) and {extension.source} ({extension.where})",
         remedy=f'Give one of them another name under `plugins:`, such as "OTHER = {extension.source}"',
     )
+
+
+def _refuse_ours(extension: Extension) -> None:
+    """What is built in is always meant by its name, whatever is installed. Raises ConfigError."""
+    from deploy_code.model import OWN_TYPES, StrategyName
+
+    ours = {"strategy": StrategyName, "rollout": StrategyName, "service type": OWN_TYPES}.get(extension.kind, ())
+    if extension.name in {*ours}:
+        raise ConfigError(
+            f"{extension} has a name that is built in",
+            remedy=f'Give it another under `plugins:`, such as "My{extension.name} = {extension.source}"',
+        )
 
 
 def _parsed(text: str, root: str, where: str) -> tuple[str, str, str]:
@@ -293,15 +308,20 @@ def _registered(where: str) -> str:
 
 
 def _import(module: str, attribute: str, what: str) -> Any:
-    try:
+    from deploy_code.apart import in_time
+
+    def find() -> Any:
         found: Any = _file(module) if os.path.isabs(module) else importlib.import_module(module)
         for part in attribute.split("."):
             found = getattr(found, part)
+        return found
+
+    try:
+        return in_time(find, LOAD_SECONDS, f"import of {module}")
     except (Exception, SystemExit) as exc:  # somebody else's module: whatever it raises is its failure
         raise ConfigError(
             f"extension {what} cannot be imported: {_said(exc)}", meaning="Nothing was changed", remedy=_remedy(module)
         ) from exc
-    return found
 
 
 def _said(error: BaseException) -> str:
@@ -311,7 +331,10 @@ def _said(error: BaseException) -> str:
         return str(error)
     if isinstance(error, AttributeError) and error.name and inspect.ismodule(error.obj):
         return f"it has no {error.name!r}"
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    with suppress(Exception):  # told by the name of its type instead
+        if text := str(error):
+            return f"{type(error).__name__}: {text}"
+    return type(error).__name__
 
 
 def _remedy(module: str) -> str:
@@ -366,11 +389,14 @@ def _described(value: Any) -> str:
 
 
 def _construct(extension: Extension) -> Plugin:
+    from deploy_code.apart import in_time
+
     what = f'plugin "{extension.source}"{_registered(extension.where)}'
     try:
-        made = extension.value() if callable(extension.value) else extension.value
+        make = extension.value
+        made = in_time(make, LOAD_SECONDS, f"constructor of {extension.name}") if callable(make) else make
     except (Exception, SystemExit) as exc:  # somebody else's constructor: whatever it raises is its failure
-        raise ConfigError(f"{what} cannot be constructed: {exc!r}", remedy="Correct it or take it out") from exc
+        raise ConfigError(f"{what} cannot be constructed: {shown(exc)}", remedy="Correct it or take it out") from exc
     if not isinstance(made, Plugin):
         raise ConfigError(f"{what} is not a deploy_code.plugins.Plugin", remedy="Derive it from Plugin")
     return made

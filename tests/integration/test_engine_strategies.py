@@ -352,7 +352,7 @@ async def test_a_second_try_that_finds_it_up_by_now_is_no_failure(project: Proje
                 await self.deploy_services(services)
             return DeploymentReport.succeeded()
 
-    slow = {"command": "test", "args": ["-e", str(project.folder / "up")], "interval_seconds": 0.1, "retries": 1000}
+    slow = {"command": ["test", "-e", str(project.folder / "up")], "interval_seconds": 0.1, "retries": 1000}
     shop(project, {"a": sleeper(health_check=slow)}, timeout_seconds=1)
     report = await by(project, Waits).deploy()
     assert report.success and report.failures == [] and report.deployed_services == 1, report

@@ -259,7 +259,7 @@ async def test_nobody_may_refuse_that_an_interrupted_deployment_is_undone(projec
     assert wanted(project) == before and set(pids(project)) == {"a"}
 
 
-async def test_a_plugin_hears_nothing_any_more_when_the_deployment_is_over(project: ProjectFolder) -> None:
+async def test_a_plugin_hears_nothing_any_more_when_the_deployment_is_over() -> None:
     host = PluginHost([AlwaysFails()], lambda line: None)
     await host.close()
     host.listen(WarningRaised(message="too late"))
@@ -272,14 +272,33 @@ async def test_what_an_open_circuit_says_has_no_secret_in_it(project: ProjectFol
         def before_service_rollout(self, service: str, revision: int) -> None:
             raise RuntimeError("wrong token hunter2hunter2")
 
-    project.write({"a": sleeper(env={"TOKEN": "${secret:TOKEN}"})}, deployment={"circuit_breaker": {"failures": 1}})
-    project.env["TOKEN"] = "hunter2hunter2"
+    project.write({"a": sleeper(env={"API_TOKEN": "hunter2hunter2"})}, deployment={"circuit_breaker": {"failures": 1}})
     run, seen = engine(project, [Tells()]), list[Event]()
     run.bus.subscribe(seen.append)
     report = await run.deploy()
     assert report.success and any("CIRCUIT_OPEN" in each for each in report.warnings)
     assert any(isinstance(each, CircuitOpened) for each in seen)
     assert "hunter2hunter2" not in str(report.warnings) + repr(seen)
+
+
+SECRETIVE = """
+class Built(Plugin):
+    def __init__(self): raise RuntimeError("wrong token hunter2hunter2")
+def rolls(change):
+    raise RuntimeError(str(change.new.spec.content.env))
+"""
+
+
+@pytest.mark.parametrize("name", ["Built", "rolls"])
+async def test_what_an_extension_raises_before_the_first_step_has_no_secret_in_it(
+    project: ProjectFolder, name: str
+) -> None:
+    strategy = {"strategy": name} if name == "rolls" else {}
+    service = sleeper(env={"API_TOKEN": "hunter2hunter2"}, **strategy)
+    project.write({"a": service}, plugins=beside(project, SECRETIVE, name))
+    with pytest.raises(ConfigError, match=r"\[redacted\]") as caught:
+        await engine(project).deploy()
+    assert "hunter2hunter2" not in str(caught.value) and not pids(project)
 
 
 async def test_the_threads_of_plugins_end_with_the_deployment(project: ProjectFolder, heard: Path) -> None:

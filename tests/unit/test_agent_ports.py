@@ -8,8 +8,10 @@ from contextlib import closing
 import pytest
 
 from deploy_code.agent.ports import PortBook, assign, can_bind, chosen_freely, dynamic_keys, ephemeral_range
+from deploy_code.agent.wanted import WantedSet
 from deploy_code.errors import DriverError
-from deploy_code.model import Content, Policy, Port
+from deploy_code.model import Content, Policy, Port, Wanted
+from deploy_code.wire import Want
 from support.ports import free_port, free_ports, free_range
 
 ONE, TWO = Policy(replicas=1), Policy(replicas=2)
@@ -142,3 +144,29 @@ def test_ports_are_assigned_without_a_search_where_they_are_fixed():
     port = free_ports(1)[0]
     content = Content(ports=(Port(host_port=port),))
     assert assign("a", content, ONE, PortBook(), kept={}) == {str(port): port}
+
+
+class NoRecords:
+    """Records nothing."""
+
+    async def record_want(self, want: Want, fresh: object) -> None:
+        return None
+
+
+async def test_a_number_is_left_alone_as_long_as_any_service_binds_it_by_itself():
+    wanted_set = WantedSet(NoRecords())  # type: ignore[arg-type]
+
+    async def want(service: str, replicas: int, port: int) -> None:
+        content = Content(ports=(Port(container_port=port),))
+        one = Wanted(service=service, revision=1, replicas=replicas, content=content)
+        await wanted_set.change(Want(deployment=1, wanted=(one,), port_range=(1, 2)))
+
+    await want("a", 1, 80)
+    await want("b", 1, 80)
+    assert wanted_set.binds(80) and not wanted_set.binds(81)
+    await want("a", 0, 80)
+    assert wanted_set.binds(80), "b does"
+    await want("b", 1, 81)
+    assert wanted_set.binds(81) and not wanted_set.binds(80)
+    await want("b", 0, 81)
+    assert not wanted_set.binds(81)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,9 @@ from deploy_code.errors import DeploymentError
 from deploy_code.events import Event, ServiceSkipped, StepFinished, StepStarted
 from deploy_code.model import ServiceSpec, Settings
 from deploy_code.orchestrator.executor import Executor
+from deploy_code.plan.diff import Change
 from deploy_code.plan.plan import Plan, Step, WaitReady, Want
+from deploy_code.plan.rollouts.custom import CustomRollout
 from support.plans import deployed, planned, service
 
 PARALLEL = Settings(strategy="Parallel")
@@ -266,3 +269,24 @@ async def test_a_service_of_several_batches_holds_one_slot_and_gives_it_back() -
     async with asyncio.timeout(5):
         outcome = await executor.walk()
     assert len(done) == 12 and outcome.done == {"a", "b"}
+
+
+def stops_before_its_gate(change: Change) -> Iterator[Step]:
+    """The new one is asked for, the old one goes, and only then is it waited for."""
+    assert change.new is not None
+    name, new = change.service, change.new.revision
+    yield Want(id="new", service=name, revision=new, replicas=1)
+    for revision in change.stale:
+        yield Want(id=f"stop-r{revision}", service=name, revision=revision, replicas=0)
+    yield WaitReady(id="ready", service=name, revision=new, replicas=1)
+
+
+async def test_who_waits_for_another_between_start_and_gate_keeps_no_slot_from_it() -> None:
+    old = [service("db", strategy="mine"), service("api", "db:started", strategy="mine")]
+    new = [replace(each, content=replace(each.content, env={"V": "2"})) for each in old]
+    rollouts = {"mine": CustomRollout(name="mine", where="here", make=stops_before_its_gate)}
+    plan = planned(new, deployed(old), settings=PARALLEL, rollouts=rollouts)
+    walk = Walk(plan, max_parallel=1)
+    async with asyncio.timeout(5):  # db's old one goes after that of api, which goes when the new api is there
+        await walk.executor.walk()
+    assert walk.began().index("api/new") < walk.began().index("db/stop-r1") and len(walk.log) == 2 * len(plan.steps)

@@ -384,6 +384,14 @@ def test_ports_of_projects_that_no_agent_keeps_are_free_when_no_others_are(tmp_p
     assert lease(tmp_path, asking, range(10, 20), 9) == set(range(13, 20))
 
 
+def test_a_ledger_that_was_deleted_leaves_nothing_to_the_next(tmp_path: Path):
+    LedgerProject(tmp_path, "shop").settle(amount(cpu=1))
+    Path(path_of(str(tmp_path))).unlink()
+    assert promises(tmp_path) == {}
+    LedgerProject(tmp_path, "blog").settle(amount(cpu=2))
+    assert promises(tmp_path) == {"blog/web": amount(cpu=2)}
+
+
 def test_a_ledger_whose_making_was_broken_off_is_made_anew(tmp_path: Path):
     path = Path(path_of(str(tmp_path)))
     path.parent.mkdir()

@@ -17,9 +17,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from deploy_code.errors import PreflightError, ServiceError
 from deploy_code.model import Resources
 from deploy_code.resources.amounts import NOTHING, most, total
-from deploy_code.resources.place import path_of
 from deploy_code.resources.ledger import Ledger
 from deploy_code.resources.owners import Owner
+from deploy_code.resources.place import path_of
 from support.ledgers import IN_MEMORY, SMALL, LedgerProject, amount, anything, child, fits, holders, promises
 
 PROJECTS = ("a", "b")

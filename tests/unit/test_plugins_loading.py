@@ -140,6 +140,30 @@ def test_a_plugin_that_cannot_be_constructed_is_told_when_it_is_needed(tmp_path:
     assert [type(each).__name__ for each in found.plugins] == ["Tells"] and len(kept) == 1
 
 
+@pytest.mark.parametrize(
+    "entry", ["Parallel = ./mine.py:Careful", "Canary = ./mine.py:gently", "process = ./mine.py:Database"]
+)
+def test_what_is_built_in_cannot_be_replaced_by_its_name(tmp_path: Path, entry: str) -> None:
+    (tmp_path / "mine.py").write_text(MINE)
+    with pytest.raises(ConfigError, match="has a name that is built in") as caught:
+        load_extensions([entry], root=str(tmp_path), installed=False, file="shop.yaml")
+    assert "mine.py" in str(caught.value) and "plugins[0] of shop.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "said"), [("Hangs", "cannot be constructed"), ("never", "cannot be imported")])
+def test_what_never_ends_is_given_up_on_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    monkeypatch.setattr("deploy_code.plugins.LOAD_SECONDS", 0.2)
+    hangs = "class Hangs(Plugin):\n    def __init__(self): time.sleep(1000)\n"
+    head = "import time\nfrom deploy_code.plugins import Plugin\n"
+    (tmp_path / "slow.py").write_text(head + (hangs if name == "Hangs" else "time.sleep(1000)\n"))
+    with pytest.raises(ConfigError) as caught:
+        _ = load_extensions([f"./slow.py:{name}"], root=str(tmp_path), installed=False, file="shop.yaml").plugins
+    assert said in str(caught.value) and "no answer after 0.2 s" in str(caught.value)
+    assert f'slow.py:{name}" (plugins[0] of shop.yaml)' in str(caught.value)
+
+
 def test_two_things_of_one_name_are_an_error_and_one_thing_twice_is_one(tmp_path: Path) -> None:
     write(tmp_path, MINE, "mine.py")
     write(tmp_path, MINE, "other.py")

@@ -436,3 +436,4 @@ class Supervisor:
             return
         self._site.journal.trouble(f"{task.get_name()} failed: {error!r}")
         self._card.set(phase=Phase.FAILED, note=f"the agent failed on it: {error!r}")
+        self.retiring = False  # whoever wants it gone may ask again

@@ -12,11 +12,12 @@ from collections.abc import Callable, Collection, Sequence
 
 from deploy_code.errors import DriverError, StateError
 from deploy_code.model import Instance, Wanted
+from deploy_code.resources.amounts import times
 from deploy_code.resources.gpus import gpus, visible
 from deploy_code.resources.ledger import Ledger
 from deploy_code.resources.owners import Owner
 from deploy_code.resources.place import machine_dir
-from deploy_code.resources.recorded import steady_need
+from deploy_code.resources.recorded import Need, folders_of
 
 log = logging.getLogger("deploy_code.agent")
 
@@ -99,7 +100,7 @@ class Share:
         """Deployed before there was a ledger, or before this one. False where no GPU can be seen."""
         indices = [each.index for each in gpus()]
         if indices:
-            need = steady_need(wanted.content, wanted.replicas, stopped=False)
+            need = Need(times(wanted.content.resources, wanted.replicas), folders_of(wanted.content))
             with Ledger.open(self._home) as ledger:
                 ledger.remember(self._owner, wanted.service, need, indices)
         return bool(indices)

@@ -7,7 +7,6 @@ command or the agent finishes or undoes it from the record (see ``recover``).
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -113,13 +112,17 @@ class DeploymentRun:
         return self.report
 
     async def _story(self) -> None:
-        await self._parts.plugins.call("on_deployment_start", self._scope())
-        error = await self._brake.guard(self._hooks("pre_deploy"), "hooks before")
+        error = await self._brake.guard(self._tell_start(), "hooks before")
         if error is not None:
             raise error
         self._record()
         error = await self._brake.guard(self._forward(), "deployment forward")
         await (self._succeed() if error is None else self._fail(error))
+
+    async def _tell_start(self) -> None:
+        """Whoever is told may take its time: it can be interrupted."""
+        await self._parts.plugins.call("on_deployment_start", self._scope())
+        await self._hooks("pre_deploy")
 
     def _record(self) -> None:
         if not self.number:
@@ -148,9 +151,11 @@ class DeploymentRun:
             ) from exc
 
     async def _phases(self) -> None:
+        from deploy_code.orchestrator.releases import keep_code
+
         for phase in ("validation", "resources", "network"):
             self._completed(phase)  # checked and set aside before the record was made
-        self._store_code()
+        keep_code(self._plan, self._parts.identity.directories.state)
         self._completed("storage")
         await self._walk()
         self._completed("services")
@@ -162,23 +167,6 @@ class DeploymentRun:
         if phase not in self._order.skip_phases:
             self.report.phases_completed.append(phase)
             self._parts.publish(PhaseCompleted(deployment=self.number, phase=phase, duration=time.time() - self._began))
-
-    def _store_code(self) -> None:
-        from deploy_code.orchestrator.releases import keep
-
-        kept = [
-            (goal.spec.content.release, goal.spec.content.user)
-            for name, goal in self._plan.after.items()
-            if name in self._plan.actions and goal.spec.content.release is not None
-        ]
-        if kept:
-            keep([release for release, _ in kept if release], self._parts.identity.directories.state)
-            self._open_to_users({user for _, user in kept} - {""})
-
-    def _open_to_users(self, users: set[str]) -> None:
-        """A service that runs as somebody else must reach its code: passing through the folder is all it may."""
-        if users:
-            os.chmod(self._parts.identity.directories.state, 0o711)
 
     # ------------------------------------------------------------------------------------------------------- forward
 
@@ -257,11 +245,11 @@ class DeploymentRun:
         )
         report = await strategy.follow(order.strategy, order.settings.strategy_options, step.services, pieces)
         for warning in report.warnings:
-            self._parts.warn(str(warning), deployment=self.number)
+            self._parts.warn(warning, deployment=self.number)
         if self._outcome.failures:  # caught by the strategy, and a failure all the same
             raise next(iter(self._outcome.failures.values()))
         if not report.success:
-            raise strategy.failed(order.strategy, "; ".join(map(str, report.errors)) or "it reports no success")
+            raise strategy.failed(order.strategy, "; ".join(report.errors) or "it reports no success")
         if left := pieces.left_out():
             raise strategy.failed(order.strategy, f"it ended without deploying {', '.join(left)}")
 

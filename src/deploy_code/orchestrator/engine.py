@@ -11,13 +11,13 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from deploy_code.errors import ConfigError, DeployCodeError, ServiceError
+from deploy_code.errors import ConfigError, ServiceError
 from deploy_code.events import Bus
-from deploy_code.model import Identity, Project, Settings
+from deploy_code.model import Project, Settings
 from deploy_code.orchestrator import targets
 from deploy_code.orchestrator.brake import interrupted
 from deploy_code.orchestrator.deployment import DeploymentRun, Order
-from deploy_code.orchestrator.failure import scrub
+from deploy_code.orchestrator.failure import scrubbed
 from deploy_code.orchestrator.limits import unenforced
 from deploy_code.orchestrator.observe import goals, observe, recorded_instances
 from deploy_code.orchestrator.preflight import preflight
@@ -81,7 +81,8 @@ class Engine:
             known = self._registered(project)
             make = targets.deploy(project, services, rerun, strategy=known.chosen)
             dry = self._host.options.dry_run or project.settings.dry_run
-            _ = dry or known.extensions.constructed  # one that cannot be is a mistake in the file
+            with scrubbed(lambda: self._host.redactor(project)):
+                _ = dry or known.extensions.constructed  # one that cannot be is a mistake in the file
         except BaseException:
             await self._host.forget_prestarted()
             raise
@@ -102,8 +103,8 @@ class Engine:
     ) -> DeploymentReport | None:
         """Stop all services, dependents first, and remember the wish. ``timeout``: seconds for each, not its own.
 
-        None when the project was never deployed. Works whatever is wrong with the file. By force, what cannot be stopped
-        (a custom service whose ``stop`` raises, or that nobody can run) is forgotten, whatever of it goes on.
+        None when the project was never deployed. Works whatever is wrong with the file. By force, what cannot be
+        stopped (a custom service whose ``stop`` raises, or that nobody can run) is forgotten, whatever of it goes on.
         """
         if not self._host.has_state():
             return None
@@ -179,10 +180,11 @@ class Engine:
     def _registered(self, project: Project) -> Registered:
         """What the file and this process registered, all of it loaded. Raises ConfigError for what cannot be."""
         files = self._host.identity.files
-        extensions = load_extensions(
-            project.plugins, root=project.root, file=os.path.basename(files[0]) if files else ""
-        )
-        return registered(project, extensions, self._strategies)
+        with scrubbed(lambda: self._host.redactor(project)):
+            extensions = load_extensions(
+                project.plugins, root=project.root, file=os.path.basename(files[0]) if files else ""
+            )
+            return registered(project, extensions, self._strategies)
 
     def _remembered(self, parts: Parts) -> Registered:
         """For operations without the file: what the last deployment used. What cannot be had any more only warns."""
@@ -222,9 +224,8 @@ class Engine:
     async def _order(self, parts: Parts, make: MakeTarget, settings: Settings, known: Registered) -> Order:
         observed = observe(parts.store, await parts.platform.observe())
         target = replace(make(observed), settings=settings, rollouts=known.rollouts)
-        plan = _annotated(redacted(reconcile(target, observed), parts.redactor.clean), self._host.identity)
         return Order(
-            plan=plan,
+            plan=self._annotated(_reconciled(target, observed, parts.redactor)),
             observed=observed,
             settings=settings,
             target=target,
@@ -247,7 +248,7 @@ class Engine:
     ) -> None:
         if "validation" in skipped:
             return
-        try:
+        with scrubbed(lambda: redactor):
             preflight(
                 plan,
                 state=self._host.identity.directories.state,
@@ -256,9 +257,6 @@ class Engine:
                 code_types={*self._host.code_types, *_served(observed)},
                 known_types=known.extensions.types,
             )
-        except DeployCodeError as exc:
-            scrub(exc, redactor)
-            raise
 
     async def _execute(self, parts: Parts, order: Order) -> DeploymentReport:
         if order.plan.is_empty and _nothing_to_record(parts, order.plan):
@@ -288,7 +286,7 @@ class Engine:
             observed = self._look(store) if store else Observed()
             target = replace(make(observed), rollouts=known.rollouts, warnings=self._unfinished(store))
         redactor = self._host.redactor(project)
-        plan = _annotated(redacted(reconcile(target, observed), redactor.clean), self._host.identity)
+        plan = self._annotated(_reconciled(target, observed, redactor))
         self._look_ahead(plan, observed, project.root, skipped, redactor, known)
         if "resources" not in skipped and not self._host.options.force:
             self._host.reservations().check(plan, project.settings)
@@ -313,7 +311,7 @@ class Engine:
             known = remembered(settings, self._strategies, told.append)
             warnings = (*self._unfinished(store), *told, *target.warnings)
             target = replace(target, settings=settings, rollouts=known.rollouts, warnings=warnings)
-        plan = redacted(reconcile(target, observed), self._host.redactor().clean)
+        plan = _reconciled(target, observed, self._host.redactor())
         if plan.kind != "stop" and not self._host.options.force:
             self._host.reservations().check(plan, settings)
         return _planned(plan, ())
@@ -325,12 +323,17 @@ class Engine:
             self._host.check_owner(store)
         return store
 
+    def _annotated(self, plan: Plan) -> Plan:
+        return replace(plan, notes=(*plan.notes, *unenforced(plan, self._host.identity.directories.state)))
+
     def _look(self, store: Store) -> Observed:
         return observe(store, recorded_instances(store, agent_alive=self._host.agent_is_alive()))
 
 
-def _annotated(plan: Plan, identity: Identity) -> Plan:
-    return replace(plan, notes=(*plan.notes, *unenforced(plan, identity.directories.state)))
+def _reconciled(target: Target, observed: Observed, redactor: Redactor) -> Plan:
+    """Without secrets, as whatever it raises: a rollout of somebody else's may say anything."""
+    with scrubbed(lambda: redactor):
+        return redacted(reconcile(target, observed), redactor.clean)
 
 
 def _planned(plan: Plan, warnings: Sequence[str]) -> DeploymentReport:

@@ -58,6 +58,7 @@ class Executor:
         self._keep_going = keep_going
         self._slots = asyncio.Semaphore(max(1, max_parallel))
         self._holding: set[str] = set()
+        self._busy: dict[str, int] = {}  # steps under way
         self._at_the_gate: dict[str, asyncio.Lock] = {}
         self._waiting = {step.id: len(step.after) for step in plan.steps}
         self._followers: dict[str, list[Step]] = {step.id: [] for step in plan.steps}
@@ -82,6 +83,7 @@ class Executor:
         return self.outcome
 
     def _launch(self, step: Step) -> None:
+        self._busy[step.service] = self._busy.get(step.service, 0) + 1
         self._group.create_task(self._take(step), name=f"step {step.id}")
 
     async def _take(self, step: Step) -> None:
@@ -98,6 +100,14 @@ class Executor:
         else:
             self._finished(step, began, None)
             self._succeeded(step)
+        finally:
+            self._rest(step.service)
+
+    def _rest(self, service: str) -> None:
+        """Where the next step of a service waits for others, these must find a slot."""
+        self._busy[service] -= 1
+        if not self._busy[service]:
+            self._release(service)
 
     async def _take_slot(self, service: str) -> None:
         """One for each service, however many of its steps are under way."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from deploy_code.codec import from_data, to_data
@@ -32,6 +33,16 @@ def scrub(error: E, redactor: Redactor) -> E:
     for problem in getattr(error, "problems", ()):
         problem.message, problem.remedy = redactor.clean(problem.message), redactor.clean(problem.remedy)
     return error
+
+
+@contextmanager
+def scrubbed(redactor: Callable[[], Redactor]) -> Iterator[None]:
+    """Whatever is raised in this block has no secrets in it."""
+    try:
+        yield
+    except DeployCodeError as exc:
+        scrub(exc, redactor())
+        raise
 
 
 def out_of_time(platform: Platform, plan: Plan, outcome: Outcome) -> Iterator[tuple[str, DeployCodeError]]:

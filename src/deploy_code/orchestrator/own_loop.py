@@ -11,8 +11,13 @@ import contextvars
 import inspect
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
+
+from deploy_code.apart import begun
+from deploy_code.errors import shown
 
 T = TypeVar("T")
 
@@ -30,7 +35,7 @@ def crossing(error: BaseException) -> Exception:
     """``error`` as one that a future can carry from thread to thread."""
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error
-    return EndedError(repr(error))
+    return EndedError(shown(error))
 
 
 async def called(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
@@ -44,11 +49,19 @@ async def called(function: Callable[..., Any], arguments: tuple[Any, ...]) -> An
         raise crossing(exc) from exc
 
 
+class _Daemons(ThreadPoolExecutor):
+    """For ``to_thread`` there. Python waits at its end for the threads of any other pool."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        return begun(partial(fn, *args, **kwargs), "to_thread")
+
+
 class OwnLoop:
     """One such thread, from its construction to ``close``."""
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(_Daemons())
         self._closing = False
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
         self._thread.start()
@@ -90,9 +103,11 @@ class OwnLoop:
 
     def _main(self) -> None:
         asyncio.set_event_loop(self._loop)
-        while not self._closing:
+        while True:
             with suppress(SystemExit, KeyboardInterrupt):  # raised in a task of somebody's: it ends that task
                 self._loop.run_forever()
+            if self._closing:  # looked at last, so that what was submitted before has been called
+                break
         with suppress(SystemExit, KeyboardInterrupt):
             self._loop.run_until_complete(self._clear())
         self._loop.close()

@@ -106,10 +106,10 @@ class PiecesOfRun:
                 warnings=(),
             )
             plan = redacted(reconcile(target, observed), self._parts.redactor.clean)
-            for name in plan.actions:  # another try at what has failed before
+            for name in (*plan.actions, *plan.unchanged):  # another try at what has failed before, or is there by now
                 self._outcome.failures.pop(name, None)
                 self._outcome.skipped.pop(name, None)
-                self._outcome.done.discard(name)
+            self._outcome.done.difference_update(plan.actions)
             await self._walk(plan, observed)
             for name in plan.actions:
                 if error := self._outcome.failures.get(name):

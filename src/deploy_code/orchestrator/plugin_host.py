@@ -1,24 +1,25 @@
 """Calls plugins so that nothing they do can harm a deployment: each call is bounded, each failure reported.
 
 A plugin that keeps failing is left alone for a while (a circuit breaker stands before its hooks, another before its
-``on_event``). Only ``AbortDeployment``, raised in a ``before_`` hook, changes what happens.
+``on_event``). Only ``AbortDeployment``, raised in a ``before_`` hook, changes what happens. How events reach it, is in
+``plugin_events``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from deploy_code.errors import CircuitOpenError, DeploymentError, title
+from deploy_code.errors import CircuitOpenError, DeploymentError, shown, title
 from deploy_code.events import Event, InstanceChanged
 from deploy_code.model import Breaker
-from deploy_code.orchestrator.own_loop import crossing
+from deploy_code.orchestrator.plugin_events import Ears
 from deploy_code.orchestrator.plugin_seat import DroppedError, GivenUpError, Job, Seat
 from deploy_code.orchestrator.report import DeploymentReport
 from deploy_code.plugins import AbortDeployment, Extension, Plugin
@@ -37,7 +38,7 @@ class PluginHost:
     """All plugins of one deployment.
 
     ``plugins``: those added in code, whose ``async`` hooks run in this very loop. ``report`` takes one line about a
-    plugin that failed, ``publish`` the events of its circuits.
+    plugin that failed, ``publish`` the events of its circuits. ``clean`` takes the secrets out of what it said.
     """
 
     def __init__(
@@ -46,9 +47,11 @@ class PluginHost:
         report: Say,
         *,
         publish: Callable[[Event], None] = lambda event: None,
+        clean: Callable[[str], str] = str,
     ) -> None:
         self._report = report
         self._publish = publish
+        self.clean = clean
         self._guests = [_Guest(self, plugin, None, Breaker()) for plugin in plugins]
         self._hooks = frozenset[str]().union(*(guest.hooks for guest in self._guests))
         self._telling: _Guest | None = None
@@ -132,22 +135,23 @@ class PluginHost:
         heard, self._heard = self._heard, []
         for guest in self._guests:
             if "on_event" in guest.hooks:
-                guest.hear([event for event, but in heard if but is not guest])
+                guest.ears.hear([event for event, but in heard if but is not guest])
 
     async def drain(self) -> None:
         """Let queued events arrive, for a bounded time."""
         self._hand_over()
-        quiet = [guest.quiet for guest in self._guests if guest.quiet is not None]
+        quiet = [guest.ears.quiet for guest in self._guests if guest.ears.quiet is not None]
         if quiet:
             await asyncio.wait(quiet, timeout=DRAIN_SECONDS)
         for guest in self._guests:
-            if lost := guest.forget_events():
+            if lost := guest.ears.forget():
                 self.tell(guest, f"{lost} events were not delivered to {guest} within {DRAIN_SECONDS:g} s")
 
     async def close(self) -> None:
-        """Let go of every thread and loop."""
+        """Let go of every thread and loop. Whatever happens from now on, no plugin hears of it."""
         until = time.monotonic() + CLOSE_SECONDS
-        for guest in self._guests:
+        guests, self._guests, self._hooks = self._guests, [], frozenset()
+        for guest in guests:
             guest.seat.close(max(0.0, until - time.monotonic()))
 
 
@@ -171,12 +175,9 @@ class _Guest:
     def __init__(self, host: PluginHost, plugin: Plugin, extension: Extension | None, limits: Breaker) -> None:
         self.plugin = plugin
         self.hooks = frozenset(hook for hook in HOOKS if _overrides(plugin, hook))
-        self.quiet: asyncio.Future[None] | None = None  # while events are being delivered
         self._host = host
         self._where = f" ({extension.source}, {extension.where})" if extension is not None else ""
         self.seat = Seat(type(plugin).__name__, own=extension is not None)
-        self._events: deque[Event] = deque()
-        self._trying: Call | None = None  # events are delivered on trial
         self.limit(limits)
 
     def __str__(self) -> str:
@@ -186,19 +187,26 @@ class _Guest:
         return f"plugin {type(self.plugin).__name__}.{hook}{self._where}"
 
     def limit(self, limits: Breaker) -> None:
+        """Start anew with these limits."""
         self._circuit = self._breaker(str(self), limits)
-        self._ears = self._breaker(self._named("on_event"), limits)
+        self.ears = Ears(
+            self.seat,
+            self._breaker(self._named("on_event"), limits),
+            hook=lambda: _method(self.plugin, "on_event"),
+            timeout=lambda: self._timeout,
+            complain=lambda error: self.complain("on_event", error),
+        )
 
     def _breaker(self, protects: str, limits: Breaker) -> CircuitBreaker:
         return CircuitBreaker(protects, limits, on_change=lambda breaker: self._host.circuit_changed(self, breaker))
 
     @property
     def _timeout(self) -> float:
-        seconds = self.plugin.timeout_seconds
-        usable = isinstance(seconds, int | float) and math.isfinite(seconds) and seconds > 0
-        return float(seconds) if usable else Plugin.timeout_seconds
-
-    # -------------------------------------------------------------------------------------------------------- hooks
+        with suppress(Exception):  # what cannot be read is no number either
+            seconds = self.plugin.timeout_seconds
+            if isinstance(seconds, int | float) and math.isfinite(seconds) and seconds > 0:
+                return float(seconds)
+        return Plugin.timeout_seconds
 
     def begin(self, hook: str, arguments: tuple[Any, ...], meeting: _Meeting) -> Job | None:
         """Call one hook; None where its circuit is open."""
@@ -209,15 +217,17 @@ class _Guest:
             return None
 
         def ended(_: Any, error: BaseException | None) -> None:
-            if isinstance(error, AbortDeployment) and hook.startswith("before_"):
-                call.succeeded()
-                meeting.refusals.append((self, str(error.reason)))
-            else:
-                self._account(call, hook, error)
-            meeting.leave()
+            try:
+                if isinstance(error, AbortDeployment) and hook.startswith("before_"):
+                    call.succeeded()
+                    meeting.refusals.append((self, _reason(error)))
+                else:
+                    self._account(call, hook, error)
+            finally:
+                meeting.leave()  # the deployment waits for this
 
         own = tuple(_copy(each) for each in arguments)
-        job = Job(getattr(self.plugin, hook), own, self._timeout, ended)
+        job = Job(_method(self.plugin, hook), own, self._timeout, ended)
         self.seat.begin(job)
         return job
 
@@ -227,139 +237,37 @@ class _Guest:
         elif isinstance(error, DroppedError):
             call.abandoned()
         else:
-            self._host.tell(self, self._complaint(hook, error))
-            call.failed(_said(error))
+            call.failed(self.complain(hook, error))
 
-    def _complaint(self, hook: str, error: BaseException) -> str:
+    def complain(self, hook: str, error: BaseException) -> str:
+        """Report what a hook did wrong; gives back the same in a word or two, for its circuit."""
         if isinstance(error, GivenUpError):
-            return f"{self._named(hook)} did not end within {self._timeout:g} s and was given up on"
-        return f"{self._named(hook)} failed: {error!r}"
-
-    # ------------------------------------------------------------------------------------------------------- events
-
-    def hear(self, events: list[Event]) -> None:
-        if not events:
-            return
-        if self._ears.state is not Circuit.CLOSED and self._trying is None:
-            try:
-                self._trying = self._ears.admit()
-            except CircuitOpenError:
-                return
-        self._events.extend(events)
-        if self.quiet is None:
-            self.quiet = asyncio.get_running_loop().create_future()
-            self._deliver()
-
-    def forget_events(self) -> int:
-        lost = len(self._events)
-        self._events.clear()
-        return lost
-
-    def _deliver(self) -> None:
-        delivery = _Delivery(self)
-        delivery.job = Job(delivery.function, (), self._timeout, self._delivered)
-        self.seat.begin(delivery.job)
-
-    def take(self) -> Event | None:
-        """From any thread."""
-        try:
-            return self._events.popleft()
-        except IndexError:
-            return None
-
-    def _delivered(self, _: Any, error: BaseException | None) -> None:
-        if error is not None and not isinstance(error, DroppedError):
-            self.event_failed(error)
-        elif self._trying is not None:
-            self.event_arrived()
-        if self._events:
-            self._deliver()
-        elif self.quiet is not None:
-            self.quiet.set_result(None)
-            self.quiet = None
-
-    def event_failed(self, error: BaseException) -> None:
-        if self._is_deaf():
-            return  # it is left alone already
-        self._host.tell(self, self._complaint("on_event", error))
-        call, self._trying = self._trying, None
-        (call or self._ears).failed(_said(error))
-        if self._is_deaf():
-            self._events.clear()
-
-    def _is_deaf(self) -> bool:
-        return self._ears.state is Circuit.OPEN
-
-    def event_arrived(self) -> None:
-        call, self._trying = self._trying, None
-        (call or self._ears).succeeded()
-
-
-class _Delivery:
-    """Takes events one after the other, where the plugin's hooks run; each has the time of one call."""
-
-    job: Job
-
-    def __init__(self, guest: _Guest) -> None:
-        self._guest = guest
-        self._hook = guest.plugin.on_event
-        self._failing = False
-        self.function = self._all_async if inspect.iscoroutinefunction(self._hook) else self._all_plain
-
-    def _next(self) -> Event | None:
-        self.job.started = time.monotonic()
-        return None if self.job.over else self._guest.take()
-
-    def _all_plain(self) -> Any:
-        while (event := self._next()) is not None:
-            try:
-                result = self._hook(event)
-            except BaseException as exc:  # crosses the thread: told where plugins are reported on
-                self._tell(exc)
-            else:
-                if result is not None and hasattr(result, "__await__"):
-                    return self._rest_async(result)
-                self._tell(None)
-        return None
-
-    async def _rest_async(self, first: Any) -> None:
-        try:
-            await first
-        except Exception as exc:
-            self._tell(exc)
-        while (event := self._next()) is not None:
-            await self._one(event)
-
-    async def _all_async(self) -> None:
-        while (event := self._next()) is not None:
-            await self._one(event)
-
-    async def _one(self, event: Event) -> None:
-        try:
-            result: Any = self._hook(event)
-            if result is not None:
-                await result
-        except asyncio.CancelledError:
-            raise
-        except BaseException as exc:
-            self._tell(exc)
+            what, word = f"did not end within {self._timeout:g} s and was given up on", "time-out"
         else:
-            self._tell(None)
-
-    def _tell(self, error: BaseException | None) -> None:
-        """Successes are news only after a failure; what comes too late is none."""
-        if self.job.over:
-            return
-        if error is not None:
-            self._failing = True
-            self._guest.seat.tell(self._guest.event_failed, crossing(error))
-        elif self._failing:
-            self._failing = False
-            self._guest.seat.tell(self._guest.event_arrived)
+            word = self._host.clean(shown(error))
+            what = f"failed: {word}"
+        self._host.tell(self, f"{self._named(hook)} {what}")
+        return word
 
 
-def _said(error: BaseException) -> str:
-    return "time-out" if isinstance(error, GivenUpError) else repr(error)
+def _method(plugin: Plugin, hook: str) -> Callable[..., Any]:
+    """A hook of a plugin; one that cannot be had fails when it is called."""
+    try:
+        found: Callable[..., Any] = getattr(plugin, hook)
+    except Exception as exc:
+        return partial(_fail, exc)
+    return found
+
+
+def _fail(error: Exception, *_: Any) -> None:
+    raise error
+
+
+def _reason(refusal: AbortDeployment) -> str:
+    """Whatever has become of it in a class derived from ours."""
+    with suppress(Exception):
+        return str(refusal.reason)
+    return "no reason given"
 
 
 def _copy(value: Any) -> Any:

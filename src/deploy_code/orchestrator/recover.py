@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from deploy_code.errors import title
+from deploy_code.orchestrator import operations
 from deploy_code.orchestrator.deployment import DeploymentRun, Order, no_config
 from deploy_code.orchestrator.observe import goals, observe
 from deploy_code.orchestrator.record import settings_of
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from deploy_code.config.schema import DeploymentConfig
+    from deploy_code.orchestrator.operations import Context
     from deploy_code.orchestrator.parts import Parts
+    from deploy_code.plan.plan import Step
     from deploy_code.state.rows import DeploymentRow
 
 FORWARD = ("stop", "rollback")
@@ -130,6 +133,13 @@ class RecoveryRun(DeploymentRun):
 
     def _wanted_now(self) -> Mapping[str, Goal]:
         return self._wanted
+
+    async def _perform(self, context: Context, step: Step) -> None:
+        """As every way back, an undoing asks no plugin: none may refuse it."""
+        if self._backwards:
+            await operations.perform(context, step)
+        else:
+            await super()._perform(context, step)
 
     async def _succeed(self) -> None:
         if not self._backwards:

@@ -6,10 +6,24 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from deploy_code.config.content import left_out, tree_digest
 from deploy_code.errors import StalePlanError, StateError
 from deploy_code.model import Release
+
+if TYPE_CHECKING:
+    from deploy_code.plan.plan import Plan
+
+
+def keep_code(plan: Plan, state: str) -> None:
+    """The releases of all that ``plan`` is about to start; raises as ``keep``."""
+    contents = [goal.spec.content for name, goal in plan.after.items() if name in plan.actions]
+    keep([each.release for each in contents if each.release is not None], state)
+    if any(
+        each.user for each in contents if each.release is not None
+    ):  # it must reach its code: passing through the folder is all it may
+        os.chmod(state, 0o711)
 
 
 def keep(releases: Iterable[Release], state: str) -> None:

@@ -7,18 +7,18 @@ of every deployment, with plan, gates, events and rollback; what it leaves undon
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
-from deploy_code.errors import ConfigError, DeployCodeError, DeploymentError, Problem, ServiceError
+from deploy_code.apart import in_time
+from deploy_code.errors import ConfigError, DeployCodeError, DeploymentError, Problem, ServiceError, shown
 from deploy_code.model import Breaker, Settings, StrategyName
-from deploy_code.orchestrator.own_loop import EndedError, OwnLoop, called
+from deploy_code.orchestrator.own_loop import EndedError, OwnLoop, called, crossing
 from deploy_code.orchestrator.report import DeploymentReport
-from deploy_code.plan.rollouts.custom import CustomRollout
+from deploy_code.plan.rollouts.custom import CustomRollout, listed
 from deploy_code.plugins import Extension, Extensions, in_code, load_extensions
 
 if TYPE_CHECKING:
@@ -224,27 +224,17 @@ def _choices(name: str, table: _Table) -> str:
 def _bounded(function: Callable[[Change], Iterable[Step]]) -> Callable[[Change], list[Step]]:
     """The same function, but one that hangs is given up on. Its own thread, so that nothing waits for it."""
 
-    def in_time(change: Change) -> list[Step]:
-        future: Future[list[Step]] = Future()
-        threading.Thread(target=_fill, args=(future, function, change), name="rollout", daemon=True).start()
-        try:
-            return future.result(timeout=ROLLOUT_SECONDS)
-        except TimeoutError as exc:
-            if future.done():
-                raise  # its own
-            raise TimeoutError(f"no answer after {ROLLOUT_SECONDS:g} s") from exc
+    def made(change: Change) -> list[Step]:
+        return in_time(lambda: _steps(function, change), ROLLOUT_SECONDS, "rollout")
 
-    return in_time
+    return made
 
 
-def _fill(future: Future[list[Step]], function: Callable[[Change], Iterable[Step]], change: Change) -> None:
-    from deploy_code.orchestrator.own_loop import crossing
-    from deploy_code.plan.rollouts.custom import listed
-
+def _steps(function: Callable[[Change], Iterable[Step]], change: Change) -> list[Step]:
     try:
-        future.set_result(listed(function(change)))
-    except BaseException as exc:  # crosses the thread: raised again where it is awaited
-        future.set_exception(crossing(exc))
+        return listed(function(change))
+    except BaseException as exc:  # one that would end the program, too, is a failure of the function
+        raise crossing(exc) from exc
 
 
 # -------------------------------------------------------------------------------------------------------------- running
@@ -262,23 +252,24 @@ async def follow(
     seat = _Seat(pieces)
     future, cancel = loop.run(lambda: called(_deploy, (extension, dict(options), list(services), seat)))
     try:
-        report = await _until_ended(future, cancel)
-    except ServiceError as exc:  # a name that it made up: no service failed
-        raise failed(extension, exc.message) from exc
-    except DeployCodeError:
-        raise
+        return await _until_ended(future, cancel)
     except Exception as exc:  # somebody else's code: whatever it raises is its failure
-        raise failed(extension, repr(exc)) from exc
+        if any(exc is each for each in seat.raised):
+            raise  # what a service failed with
+        raise failed(extension, _words(exc)) from exc
     finally:
         seat.over = True
         loop.close()
         await pieces.leave()
-    if not isinstance(report, DeploymentReport):
-        raise failed(extension, f"deploy() gave back {type(report).__name__}, not a DeploymentReport")
-    return report
 
 
-async def _until_ended(future: asyncio.Future[Any], cancel: Callable[[], None]) -> Any:
+def _words(error: Exception) -> str:
+    """Ours say it in their message, should they have one."""
+    message = getattr(error, "message", "") if isinstance(error, DeployCodeError) else ""
+    return message or shown(error)
+
+
+async def _until_ended(future: asyncio.Future[DeploymentReport], cancel: Callable[[], None]) -> DeploymentReport:
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
@@ -291,19 +282,33 @@ async def _until_ended(future: asyncio.Future[Any], cancel: Callable[[], None]) 
         raise
 
 
-async def _deploy(extension: Extension, options: dict[str, object], services: list[str], seat: _Seat) -> Any:
+async def _deploy(
+    extension: Extension, options: dict[str, object], services: list[str], seat: _Seat
+) -> DeploymentReport:
     try:
         strategy = extension.value(**options)
     except Exception as exc:
         given = f" with strategy_options {', '.join(options)}" if options else ""
-        raise EndedError(f"it cannot be constructed{given}: {exc!r}") from exc
+        raise EndedError(f"it cannot be constructed{given}: {shown(exc)}") from exc
     if not isinstance(strategy, DeploymentStrategy):
         raise EndedError(f"{type(strategy).__name__} is no deploy_code.orchestrator.DeploymentStrategy")
     strategy.__dict__["_seat"] = seat
     result = strategy.deploy(services)
     if not isinstance(result, Coroutine):
         raise EndedError(f"deploy() is no `async def`: it gave back {type(result).__name__}")
-    return await result
+    return _plain(await result)
+
+
+def _plain(report: object) -> DeploymentReport:
+    """What counts of its report, as plain values: nothing of somebody else's is called later on."""
+    if not isinstance(report, DeploymentReport):
+        raise EndedError(f"deploy() gave back {type(report).__name__}, not a DeploymentReport")
+    for name in ("warnings", "errors"):
+        if not isinstance(getattr(report, name), list | tuple):
+            raise EndedError(f"`{name}` of its report is no list of texts")
+    return DeploymentReport(
+        success=bool(report.success), warnings=[*map(str, report.warnings)], errors=[*map(str, report.errors)]
+    )
 
 
 def failed(extension: Extension, what: str) -> DeploymentError:
@@ -316,11 +321,18 @@ class _Seat:
 
     def __init__(self, pieces: Pieces) -> None:
         self.over = False
+        self.raised: list[BaseException] = []  # what came of its calls, and is no failure of its own
         self._pieces = pieces
         self._engine = asyncio.get_running_loop()
 
     async def across(self, make: Callable[[Pieces], Coroutine[Any, Any, T]]) -> T:
-        return await asyncio.wrap_future(self._submit(make))
+        try:
+            return await asyncio.wrap_future(self._submit(make))
+        except ServiceError:
+            raise  # a name that it made up: no service failed
+        except DeployCodeError as exc:
+            self.raised.append(exc)
+            raise
 
     def _submit(self, make: Callable[[Pieces], Coroutine[Any, Any, T]]) -> Future[T]:
         if self.over or self._engine.is_closed():
@@ -333,4 +345,8 @@ class _Seat:
             raise DeploymentError("this deployment is over: its strategy has no more say", code="E017") from exc
 
     def config(self) -> DeploymentConfig:
-        return self._pieces.config()
+        try:
+            return self._pieces.config()
+        except DeployCodeError as exc:
+            self.raised.append(exc)
+            raise

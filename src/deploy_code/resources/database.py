@@ -85,6 +85,9 @@ def _build(path: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+    for left in (f"{path}-wal", f"{path}-shm"):  # of one that was deleted: SQLite would read them into this one
+        with suppress(FileNotFoundError):
+            os.unlink(left)
     os.replace(new, path)
 
 

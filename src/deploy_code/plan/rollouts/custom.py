@@ -10,14 +10,14 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from deploy_code.errors import ConfigError
+from deploy_code.errors import ConfigError, shown
 from deploy_code.model import ServiceSpec
 from deploy_code.plan.diff import Change
 from deploy_code.plan.order import sort
 from deploy_code.plan.plan import Goal, Step, WaitReady, Want
 
 STARTING = ("create", "replace", "start", "restart", "scale")  # actions that a rollout function is asked about
-MOST_STEPS = 10_000
+MOST_STEPS = 1_000  # each knows all those before it
 
 Make = Callable[[Change], Iterable[Step]]
 
@@ -41,7 +41,7 @@ class CustomRollout:
         except _NonsenseError as exc:
             raise self._error(change, str(exc)) from exc
         except Exception as exc:  # somebody else's function: whatever it raises is its failure
-            raise self._error(change, f"it raised {exc!r}") from exc
+            raise self._error(change, f"it raised {shown(exc)}") from exc
         return above.sorted(made)
 
     def _error(self, change: Change, what: str) -> ConfigError:
@@ -95,7 +95,10 @@ def _full(change: Change, name: str) -> str:
 
 
 def _check_step(change: Change, step: object) -> None:
-    if not isinstance(step, Want | WaitReady):
+    if not isinstance(step, Want | WaitReady) or type(step) not in (
+        Want,
+        WaitReady,
+    ):  # one of its own: who could do it?
         raise _NonsenseError(f"it gives {_shown(step)}: only Want and WaitReady are steps of a rollout")
     if step.service != change.service:
         raise _NonsenseError(f'its step "{step.id}" is about another service, {step.service!r}')
@@ -103,10 +106,13 @@ def _check_step(change: Change, step: object) -> None:
         raise _NonsenseError("one of its steps has no id")
     if not isinstance(step.after, tuple | list) or not all(isinstance(each, str) for each in step.after):
         raise _NonsenseError(f'"after" of its step "{step.id}" is no tuple of ids')
+    if not isinstance(step.cause, str):
+        raise _NonsenseError(f'the cause of its step "{step.id}" is no text')
     if type(step.replicas) is not int or step.replicas < 0:
         raise _NonsenseError(f'its step "{step.id}" wants {step.replicas!r} instances')
     known = {goal.revision for goal in (change.old, change.new) if goal is not None}
-    if step.revision not in known and (step.revision not in change.stale or step.replicas):
+    is_known = step.revision in known or (step.revision in change.stale and not step.replicas)
+    if type(step.revision) is not int or not is_known:
         raise _NonsenseError(
             f'its step "{step.id}" is about revision {step.revision!r}, which {change.service} does not have'
         )
