@@ -19,6 +19,7 @@ from deploy_code.errors import StalePlanError, StateError
 from deploy_code.model import Breaker, Content, Exit, Instance, Policy, Wanted, run_hash
 from deploy_code.reliability.circuit import Circuit, Reading
 from deploy_code.state.connection import Connection
+from deploy_code.state.sql import named
 from deploy_code.wire import Want
 
 from .writer import Refusal, Writer
@@ -28,7 +29,6 @@ SOMETIME_SECONDS = 5.0  # what is in no hurry waits so long for others to share 
 RETRY_SECONDS = 1.0
 EVENTS_KEPT = 10_000
 _PRUNE_EVERY = 500
-_MARK = "-- name: "
 
 Pair = tuple[str, int]
 
@@ -60,8 +60,7 @@ class Loaded(NamedTuple):
 def statements() -> dict[str, str]:
     """The statements of queries.sql by name."""
     with open(os.path.join(os.path.dirname(__file__), "queries.sql"), encoding="utf-8") as file:
-        parts = (part.partition("\n") for part in file.read().split(_MARK)[1:])
-        return {name.strip(): text.strip() for name, _, text in parts}
+        return named(file.read())
 
 
 class Records:

@@ -6,20 +6,18 @@ something are gone too, and what a project needs is in its own state. It spares 
 
 from __future__ import annotations
 
-import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from functools import cache
 
 from deploy_code.errors import StateError
 from deploy_code.resources.place import path_of
 from deploy_code.state.connection import Connection, connect, sqlite_errors_wrapped
-from deploy_code.state.files import make_private_folder, os_errors_wrapped
+from deploy_code.state.files import alone, make_private_folder, os_errors_wrapped
+from deploy_code.state.sql import named
 
 VERSION = 1
 _HERE = os.path.dirname(os.path.abspath(__file__))
-_MARK = "-- name: "
 
 
 def open_for_writing(home: str) -> Connection:
@@ -28,7 +26,7 @@ def open_for_writing(home: str) -> Connection:
     folder = os.path.dirname(path)
     make_private_folder(folder)
     if not _is_made(path):
-        with os_errors_wrapped(path), _alone(folder):
+        with os_errors_wrapped(path), alone(folder):
             if not _is_made(path):
                 _build(path)
     connection = Connection(path, statements())
@@ -91,22 +89,10 @@ def _build(path: str) -> None:
     os.replace(new, path)
 
 
-@contextmanager
-def _alone(folder: str) -> Iterator[None]:
-    """Hold the folder's own flock: free when the holder dies."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
-
-
 @cache
 def statements() -> dict[str, str]:
     """The statements of queries.sql by name."""
-    parts = (part.partition("\n") for part in _text("queries.sql").split(_MARK)[1:])
-    return {name.strip(): text.strip() for name, _, text in parts}
+    return named(_text("queries.sql"))
 
 
 def _text(name: str) -> str:

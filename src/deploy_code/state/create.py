@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from deploy_code.state.connection import connect, sqlite_errors_wrapped
-from deploy_code.state.files import make_private_folder, os_errors_wrapped
+from deploy_code.state.files import alone, make_private_folder, os_errors_wrapped
 from deploy_code.state.migrate import VERSION
 from deploy_code.state.rows import ProjectRow
 from deploy_code.state.sql import read, statements
@@ -22,7 +20,7 @@ def create(path: str, project: ProjectRow) -> None:
     """
     folder = os.path.dirname(path)
     make_private_folder(folder)
-    with os_errors_wrapped(path), _alone(folder):
+    with os_errors_wrapped(path), alone(folder):
         if not os.path.exists(path):
             draft = path + ".new"  # one name: what a killed predecessor left is overwritten
             _remove(draft)
@@ -33,17 +31,6 @@ def create(path: str, project: ProjectRow) -> None:
                 _sync(folder)
             finally:
                 _remove(draft)
-
-
-@contextmanager
-def _alone(folder: str) -> Iterator[None]:
-    """Hold the folder's own flock: no further file, and free when the holder dies."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
 
 
 def _build(path: str, project: ProjectRow) -> None:

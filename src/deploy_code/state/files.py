@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,17 @@ def make_private_folder(path: str) -> None:
         status = os.stat(path)
         if status.st_mode & 0o077 and status.st_uid == os.geteuid():
             os.chmod(path, 0o700)
+
+
+@contextmanager
+def alone(folder: str) -> Iterator[None]:
+    """Hold the folder's own flock: no further file, and free when the holder dies."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
 
 
 @contextmanager

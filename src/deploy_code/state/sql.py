@@ -17,6 +17,11 @@ def read(name: str) -> str:
 
 @cache
 def statements() -> dict[str, str]:
+    """Those of the queries.sql beside this module."""
+    return named(read("queries.sql"))
+
+
+def named(text: str) -> dict[str, str]:
     """``-- name: x`` starts the statement ``x``; it ends where the next one starts."""
-    parts = (part.partition("\n") for part in read("queries.sql").split(_MARK)[1:])
-    return {name.strip(): text.strip() for name, _, text in parts}
+    parts = (part.partition("\n") for part in text.split(_MARK)[1:])
+    return {name.strip(): statement.strip() for name, _, statement in parts}
