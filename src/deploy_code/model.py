@@ -31,12 +31,18 @@ class Port:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volume:
-    """A directory the service keeps data in. ``mount_path`` is absolute."""
+    """A directory the service keeps data in. ``mount_path`` is absolute.
+
+    In a container, with neither ``source`` nor ``tmpfs``, it is the runtime's volume of that name, the project's own.
+    """
 
     name: str
     mount_path: str
     read_only: bool = False
     shared: bool = False  # two revisions may write at once
+    source: str = ""  # absolute folder or file of this machine that a container sees at mount_path
+    tmpfs: bool = False  # in memory, gone with the container
+    size_mb: int = 0  # of a tmpfs; 0: as the runtime does it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +53,56 @@ class Resources:
     memory_mb: int = 0
     storage_gb: int = 0
     gpu_count: int = 0
+    pids: int = 0  # processes and threads at once; a limit, nothing is set aside
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """What containers of a project share. An empty ``cidr``, no ``dns_servers``: the runtime's choice."""
+
+    name: str = ""
+    mode: str = "Bridge"  # Bridge | Host
+    cidr: str = ""
+    dns_servers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Build:
+    """How an image is made. ``context`` is an absolute folder, ``dockerfile`` relative to it."""
+
+    context: str
+    dockerfile: str = "Dockerfile"
+    args: Mapping[str, str] = field(default_factory=dict, repr=False)
+    target: str = ""
+    digest: str = ""  # sha256 over the context, the Dockerfile, the arguments and the target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """What only containers have. ``runtime`` and ``engine`` say where it runs: the kind, and the address of its API."""
+
+    runtime: str = ""  # docker | podman
+    engine: str = ""  # unix:///run/docker.sock, tcp://host:2376
+    engine_tls: str = ""  # folder of ca.pem, cert.pem and key.pem
+    image_id: str = ""  # sha256:…, what it is made from; "" as long as nobody has looked
+    image_digest: str = ""  # repository@sha256:…, by which the very image can be pulled again
+    build: Build | None = None
+    network: Network = Network()
+    extra_hosts: Mapping[str, str] = field(default_factory=dict)  # name → address
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    read_only: bool = False
+    privileged: bool = False
+    init: bool = False
+    shm_size_mb: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
+    log_driver: str = ""
+    log_options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def shares_host(self) -> bool:
+        """Does it use this machine's own network, as a process does?"""
+        return self.network.mode == "Host"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +134,16 @@ class Content:
     release: Release | None = None
     handler: str = ""  # a custom type: where it is defined, "package.module:Class" or "/path.py:Class"; "": in code
     options: Mapping[str, object] = field(default_factory=dict, repr=False)  # plain data for a custom type
+    container: Container = Container()
+
+    @property
+    def is_container(self) -> bool:
+        return self.service_type == "container"
+
+    @property
+    def has_own_network(self) -> bool:
+        """Do its ports meet nobody else's, unless they are published?"""
+        return self.is_container and not self.container.shares_host
 
 
 class Condition(StrEnum):
@@ -104,6 +170,12 @@ class HealthCheck:
     timeout_seconds: float = 10.0
     retries: int = 3
     start_period_seconds: float = 0.0
+    disabled: bool = False  # nothing is asked, not even what the image brings: alive is well
+
+    @property
+    def is_silent(self) -> bool:
+        """Does it say nothing about what to ask?"""
+        return not (self.endpoint or self.command or self.disabled)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +201,8 @@ class Policy:
     restart: Restart = Restart()
     dependencies: tuple[Dependency, ...] = ()
     strategy: str = ""  # empty: that of the deployment
-    stop_signal: str = "SIGTERM"
+    stop_signal: str = "SIGTERM"  # "": a container's, until its image has been looked at
+    pull: str = "missing"  # always | missing | never: when the image is fetched
     stop_timeout_seconds: float = 30.0
     min_ready_seconds: float = 0.0  # 0: default (1 where there is neither check nor port)
     exclusive: bool = False  # as written; see ``is_exclusive`` in the planner
@@ -151,10 +224,18 @@ class ServiceSpec:
 
 
 def run_hash(content: Content) -> str:
-    """The hash behind a revision: equal hash, nothing to do (DESIGN §2, §4)."""
+    """The hash behind a revision: equal hash, nothing to do (DESIGN §2, §4).
+
+    Where an image can be pulled from says nothing about what it is. A built one is known by what it was built from: the
+    same build gives another image each time.
+    """
     import hashlib
     import json
 
+    container = content.container
+    if container.image_digest or container.build is not None:
+        image_id = container.image_id if container.build is None else ""
+        content = replace(content, container=replace(container, image_digest="", image_id=image_id))
     text = json.dumps(to_data(content), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -210,6 +291,7 @@ class Settings:
     monitoring_enabled: bool = True
     plugins: tuple[str, ...] = ()  # as in the file, paths made absolute: what commands without the file go by
     overcommit: Mapping[str, float] = field(default_factory=dict)  # cpu, memory, storage → factor on what there is
+    retained_revisions: int = 10  # of each service: what `prune` keeps for a rollback
     breaker: Breaker = Breaker()
 
 
@@ -335,6 +417,8 @@ class Instance:
     start_time: int = 0  # field 22 of /proc/PID/stat: with boot_id it tells a pid from its reuse
     boot_id: str = ""
     ports: Mapping[str, int] = field(default_factory=dict)  # container_port (or "port") as text → number bound
+    address: str = ""  # where its ports answer; "": on this machine
+    published: Mapping[str, int] = field(default_factory=dict)  # of a container: port → number on this machine
     restarts: int = 0
     exit: Exit | None = None  # the last one
     probe: ProbeResult | None = None  # the last one
@@ -347,6 +431,11 @@ class Instance:
     note: str = ""  # why it is where it is, in words
     circuit: str = ""  # of its crash loop: "" closed, "open", "half-open"
     handler: Mapping[str, str] = field(default_factory=dict)  # what a driver must remember, plain text
+
+    @property
+    def held_ports(self) -> tuple[int, ...]:
+        """The numbers that it holds on this machine."""
+        return tuple((self.published if self.address else self.ports).values())
 
     def but(self, **changes: object) -> Instance:
         return replace(self, **changes)  # type: ignore[arg-type]

@@ -289,10 +289,10 @@ class Supervisor:
             async with asyncio.timeout(bound):
                 self.running = await driver.start(launch.order)
         except TimeoutError as exc:
-            await self._break_off(driver.begun(self.instance.uuid))
+            await self._break_off(driver.begun(launch.order))
             raise DriverError(f"its start() did not return within {bound:g} s", code="E008") from exc
         except asyncio.CancelledError:
-            self.running = driver.begun(self.instance.uuid)
+            self.running = driver.begun(launch.order)
             raise
         self._card.note(note="")
         self._spawned(self.running, launch)

@@ -9,6 +9,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator
 
 from deploy_code.config.check import needs, type_of, uses_port_placeholder
+from deploy_code.config.fields import ContainerRuntime, NetworkMode, Orchestrator
 from deploy_code.config.interpolate import PLACEHOLDER
 from deploy_code.config.nodes import Path
 from deploy_code.config.schema import DeploymentConfig, ServiceConfig
@@ -50,9 +51,9 @@ def _sections(config: DeploymentConfig) -> Iterator[Finding]:
     """Sections that later versions act on, where the file asks for something."""
     infrastructure, security, monitoring = config.infrastructure, config.security, config.monitoring
     asked = (
-        ("infrastructure", "container_runtime", "container_runtime" in infrastructure.model_fields_set),
-        ("infrastructure", "orchestrator", "orchestrator" in infrastructure.model_fields_set),
-        ("infrastructure", "network", bool(infrastructure.network.model_fields_set - {"port_range"})),
+        ("infrastructure", "container_runtime", infrastructure.container_runtime is ContainerRuntime.CONTAINERD),
+        ("infrastructure", "orchestrator", infrastructure.orchestrator is not Orchestrator.DOCKER_COMPOSE),
+        ("infrastructure", "network.mode", infrastructure.network.mode is NetworkMode.OVERLAY),
         ("security", "tls_enabled", security.tls_enabled),
         ("security", "auth", security.auth.enabled),
         ("security", "rbac", security.rbac.enabled),
@@ -98,7 +99,7 @@ def _is_open(name: str, known: Collection[str], config: DeploymentConfig, source
 def _shared(enabled: dict[str, ServiceConfig], source: Source) -> Iterator[Finding]:
     """What is usually missing in many services at once."""
     built_in = [n for n, s in enabled.items() if type_of(s) in OWN_TYPES]  # others check themselves
-    unchecked = [n for n in built_in if not enabled[n].one_shot and not _is_checked(enabled[n])]
+    unchecked = [n for n in built_in if not enabled[n].one_shot and not _may_be_checked(enabled[n])]
     if unchecked:
         remedy = "add health_check with an endpoint or a command"
         of_whom = "no health check" if len(unchecked) == 1 else f"no health check: {_listed(unchecked)}"
@@ -111,9 +112,11 @@ def _shared(enabled: dict[str, ServiceConfig], source: Source) -> Iterator[Findi
         yield f"read_only is not enforced for processes: {_listed(unenforced)}", path, ""
 
 
-def _is_checked(service: ServiceConfig) -> bool:
+def _may_be_checked(service: ServiceConfig) -> bool:
+    """An image may bring a check of its own; whether it does is seen when it is looked at."""
     check = service.health_check
-    return check is not None and bool(check.endpoint or check.command)
+    written = check is not None and bool(check.endpoint or check.command or check.disabled)
+    return written or type_of(service) == "container"
 
 
 def _listed(names: list[str]) -> str:

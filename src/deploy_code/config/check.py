@@ -16,7 +16,7 @@ from deploy_code.config.fields import flow, fold
 from deploy_code.config.interpolate import PLACEHOLDER
 from deploy_code.config.network import network_problems
 from deploy_code.config.nodes import Path
-from deploy_code.config.schema import DependencyConfig, DeploymentConfig, ServiceConfig
+from deploy_code.config.schema import DependencyConfig, DeploymentConfig, ServiceConfig, VolumeConfig
 from deploy_code.config.source import Source, source_of
 from deploy_code.config.translate import nearest
 from deploy_code.errors import Problem, ServiceError
@@ -67,10 +67,10 @@ def require_services(names: Iterable[str], known: Collection[str]) -> None:
 
 
 def type_of(service: ServiceConfig) -> str:
-    """``service_type`` as it works out: a container if there is an image, else a process (DESIGN §4)."""
+    """``service_type`` as it works out: a container if there is an image or a build, else a process (DESIGN §4)."""
     written = service.service_type or ""
     known = next((name for name in OWN_TYPES if fold(name) == fold(written)), written)
-    return known or ("container" if service.image else "process")
+    return known or ("container" if service.image or service.build else "process")
 
 
 def exclusive_reason(service: ServiceConfig) -> str:
@@ -89,7 +89,7 @@ def _service(name: str, service: ServiceConfig, source: Source, report: Report) 
     if not _NAME.fullmatch(name):
         remedy = "use letters, digits, '_', '.' and '-', at most 63, beginning with a letter, a digit or '_'"
         report(f"'{name}' is no name of a service", at, remedy=remedy, key=True)
-    if service.command and " " in service.command.strip():
+    if service.command and " " in service.command.strip() and type_of(service) != "container":
         _command(service, source, at, report)
     if service.stop_signal != "SIGTERM" and not signal_name(service.stop_signal):
         report(f"'{service.stop_signal}' is no signal", (*at, "stop_signal"), remedy="write a name such as SIGINT")
@@ -109,9 +109,12 @@ def _may_be_registered(name: str, config: DeploymentConfig, source: Source) -> b
 
 def _what_runs(service: ServiceConfig, registered: bool, at: Path, report: Report) -> None:
     kind = type_of(service)
-    if kind == "container" and not service.image:
-        report("a container needs an image", (*at, "container_image"), remedy="add image: name:tag")
-    elif kind == "process" and service.image:
+    if kind == "container":
+        _container(service, at, report)
+        return
+    if kind != "custom" or not service.image:
+        _containers_only(service, kind, at, report)
+    if kind == "process" and service.image:
         remedy = "remove image, or write service_type: container"
         report("a process has no image", (*at, "container_image"), remedy=remedy)
     elif kind in ("process", "custom") and not (service.command or service.image or (registered and kind == "custom")):
@@ -120,6 +123,46 @@ def _what_runs(service: ServiceConfig, registered: bool, at: Path, report: Repor
     guess = nearest(kind, OWN_TYPES) if kind not in (*OWN_TYPES, "custom") and not registered else None
     if guess:
         report(f"'{kind}' is no type of service", (*at, "service_type"), remedy=f"did you mean '{guess}'?")
+
+
+_OF_CONTAINERS = (
+    "pull", "build", "extra_hosts", "cap_add", "cap_drop", "read_only", "privileged", "init", "shm_size_mb", "labels",
+    "log_driver", "log_options",
+)  # fmt: skip
+_OF_PROCESSES = ("release", "inherit_env")
+
+
+def _container(service: ServiceConfig, at: Path, report: Report) -> None:
+    if not service.image and not service.build:
+        remedy = "add image: name:tag, or build: folder"
+        report("a container needs an image", (*at, "container_image"), remedy=remedy)
+    for key in _OF_PROCESSES:
+        if key in service.model_fields_set:
+            report(f"'{key}' is for processes: a container has its image", (*at, key), remedy="remove it", key=True)
+    for index, volume in enumerate(service.volumes):
+        _volume(volume, (*at, "volumes", index), report)
+
+
+def _volume(volume: VolumeConfig, at: Path, report: Report) -> None:
+    if not volume.mount_path.startswith("/"):
+        remedy = "write the whole path, beginning with /"
+        report(f"'{volume.mount_path}' is no absolute path of a container", (*at, "mount_path"), remedy=remedy)
+    if volume.tmpfs and volume.source:
+        report("a tmpfs has no source", (*at, "source"), remedy="remove source, or tmpfs", key=True)
+    if volume.size_mb and not volume.tmpfs:
+        report("size_mb is that of a tmpfs", (*at, "size_mb"), remedy="add tmpfs: true, or remove it", key=True)
+
+
+def _containers_only(service: ServiceConfig, kind: str, at: Path, report: Report) -> None:
+    """Keys that nothing but a container acts on are no decoration: somebody relies on them."""
+    for key in _OF_CONTAINERS:
+        if key in service.model_fields_set:
+            report(f"'{key}' is for containers, and this is a {kind}", (*at, key), remedy="remove it", key=True)
+    for index, volume in enumerate(service.volumes):
+        for key in ("source", "tmpfs", "size_mb"):
+            if key in volume.model_fields_set:
+                path = (*at, "volumes", index, key)
+                report(f"'{key}' is for containers, and this is a {kind}", path, remedy="remove it", key=True)
 
 
 def _command(service: ServiceConfig, source: Source, at: Path, report: Report) -> None:

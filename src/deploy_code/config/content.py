@@ -39,7 +39,7 @@ class TreeEntry:
 
 
 def with_hashes(project: Project) -> Project:
-    """``project`` with ``Content.files`` and ``Release.digest`` as the disk is now.
+    """``project`` with ``Content.files``, ``Release.digest`` and ``Build.digest`` as the disk is now.
 
     Globs that match nothing become warnings. Raises ConfigError (enclosing S003) for a release that is no folder and
     for files that cannot be read.
@@ -131,8 +131,13 @@ class _Hasher:
 
 
 def _named(content: Content, root: str) -> Iterator[str]:
-    """Files under ``root`` that command and args name, seen from the folder that the service runs in."""
-    if content.service_type == "container":
+    """Files under ``root`` that command and args name, seen from the folder that the service runs in.
+
+    Of a container those that it is handed to read: its image is known by its own name.
+    """
+    if content.is_container:
+        handed = (each.source for each in content.volumes if each.read_only and each.source)
+        yield from (path for path in handed if _is_below(path, root) and os.path.isfile(path))
         return
     folder = content.working_dir
     if content.release is not None and folder.startswith("release:"):

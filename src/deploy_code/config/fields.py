@@ -150,6 +150,12 @@ class Protocol(Spelled):
     UDP = "udp"
 
 
+class PullPolicy(Spelled):
+    ALWAYS = "always"
+    MISSING = "missing"
+    NEVER = "never"
+
+
 class RestartPolicy(Spelled):
     ALWAYS = "always"
     ON_FAILURE = "on-failure"

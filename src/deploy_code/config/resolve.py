@@ -12,8 +12,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from deploy_code.config.advice import advice
 from deploy_code.config.check import check, needs, signal_name, type_of
+from deploy_code.config.fields import NetworkMode
 from deploy_code.config.identity import project_name
 from deploy_code.config.schema import (
+    BuildConfig,
     DeploymentConfig,
     HealthCheckConfig,
     HooksConfig,
@@ -27,11 +29,14 @@ from deploy_code.errors import ConfigError
 from deploy_code.model import (
     OWN_TYPES,
     Breaker,
+    Build,
     Condition,
+    Container,
     Content,
     Dependency,
     HealthCheck,
     Hooks,
+    Network,
     Policy,
     Port,
     Project,
@@ -124,6 +129,7 @@ def _settings(config: DeploymentConfig, plugins: tuple[str, ...]) -> Settings:
         dry_run=config.dry_run,
         monitoring_enabled=config.monitoring.enabled,
         plugins=plugins,
+        retained_revisions=deployment.retained_revisions,
         overcommit=config.infrastructure.overcommit.model_dump(),
         breaker=Breaker(**deployment.circuit_breaker.model_dump()),
     )
@@ -141,7 +147,7 @@ def _hooks(hooks: HooksConfig) -> Hooks:
 def _service(
     name: str, service: ServiceConfig, config: DeploymentConfig, source: Source, types: Mapping[str, str]
 ) -> ServiceSpec:
-    content = _content(service, config, source, types)
+    content = _content(name, service, config, source, types)
     return ServiceSpec(
         name=name, content=content, policy=_policy(service, config), secrets=_secrets(name, content, service, source)
     )
@@ -150,7 +156,9 @@ def _service(
 # --------------------------------------------------------------------------- content
 
 
-def _content(service: ServiceConfig, config: DeploymentConfig, source: Source, types: Mapping[str, str]) -> Content:
+def _content(
+    name: str, service: ServiceConfig, config: DeploymentConfig, source: Source, types: Mapping[str, str]
+) -> Content:
     kind = _kind(service, types)
     release = _release(service, config, source) if service.release else None
     working_dir = _working_dir(service, kind, release, source)
@@ -173,14 +181,60 @@ def _content(service: ServiceConfig, config: DeploymentConfig, source: Source, t
         release=release,
         handler=types.get(kind, ""),
         options=dict(service.options),
+        container=_container(service, config, source) if kind == "container" else Container(),
     )
+
+
+def _container(service: ServiceConfig, config: DeploymentConfig, source: Source) -> Container:
+    """What the file says; where its engine is and what its image is made of is found out before a plan is made."""
+    return Container(
+        runtime=config.infrastructure.container_runtime.lower(),
+        build=_build(service.build, source) if service.build else None,
+        network=_network(config, source),
+        extra_hosts=dict(service.extra_hosts),
+        cap_add=tuple(map(str.upper, service.cap_add)),
+        cap_drop=tuple(map(str.upper, service.cap_drop)),
+        read_only=service.read_only,
+        privileged=service.privileged,
+        init=service.init,
+        shm_size_mb=service.shm_size_mb,
+        labels=dict(service.labels),
+        log_driver=service.log_driver or "",
+        log_options=dict(service.log_options),
+    )
+
+
+def _build(build: BuildConfig, source: Source) -> Build:
+    return Build(
+        context=source.absolute(build.context),
+        dockerfile=build.dockerfile,
+        args=dict(build.args),
+        target=build.target or "",
+    )
+
+
+def _network(config: DeploymentConfig, source: Source) -> Network:
+    """Only what is written counts: the printed defaults would meet other networks, and ask strangers for names."""
+    network, project = config.infrastructure.network, project_name(config.name, source.folder)
+    if network.mode is NetworkMode.HOST:
+        return Network(mode=str(network.mode))
+    cidr = network.cidr if "cidr" in network.model_fields_set else ""
+    servers = network.dns_servers if "dns_servers" in network.model_fields_set else ()
+    return Network(name=network_name(project, cidr), mode=str(network.mode), cidr=cidr, dns_servers=tuple(servers))
+
+
+def network_name(project: str, cidr: str) -> str:
+    """Another subnet is another network: one cannot change while containers are in it."""
+    from hashlib import sha256
+
+    return f"{project}-{sha256(cidr.encode()).hexdigest()[:6]}" if cidr else project
 
 
 def _kind(service: ServiceConfig, types: Mapping[str, str]) -> str:
     """``custom`` without a handler is what the document's example shows: an ordinary process."""
     kind = type_of(service)
     if kind == "custom" and kind not in types:
-        return "container" if service.image else "process"
+        return "container" if service.image or service.build else "process"
     return kind
 
 
@@ -235,8 +289,15 @@ def _port(port: PortConfig) -> Port:
 
 
 def _volume(volume: VolumeConfig, kind: str, source: Source) -> Volume:
-    path = volume.mount_path if kind == "container" else source.absolute(volume.mount_path)
-    return Volume(name=volume.name, mount_path=path, read_only=volume.read_only, shared=volume.shared)
+    return Volume(
+        name=volume.name,
+        mount_path=volume.mount_path if kind == "container" else source.absolute(volume.mount_path),
+        read_only=volume.read_only,
+        shared=volume.shared,
+        source=source.absolute(volume.source) if volume.source else "",
+        tmpfs=volume.tmpfs,
+        size_mb=volume.size_mb,
+    )
 
 
 # --------------------------------------------------------------------------- policy
@@ -250,11 +311,18 @@ def _policy(service: ServiceConfig, config: DeploymentConfig) -> Policy:
         restart=_restart(service.restart),
         dependencies=tuple(_dependencies(service, config)),
         strategy=service.strategy or "",
-        stop_signal=signal_name(service.stop_signal),
+        stop_signal=_stop_signal(service),
+        pull=str(service.pull),
         stop_timeout_seconds=service.stop_timeout_seconds,
         min_ready_seconds=service.min_ready_seconds,
         exclusive=service.exclusive,
     )
+
+
+def _stop_signal(service: ServiceConfig) -> str:
+    if type_of(service) == "container" and "stop_signal" not in service.model_fields_set:
+        return ""  # the image may say one
+    return signal_name(service.stop_signal)
 
 
 def _health(check: HealthCheckConfig | None, interval: float) -> HealthCheck:
@@ -267,6 +335,7 @@ def _health(check: HealthCheckConfig | None, interval: float) -> HealthCheck:
         timeout_seconds=check.timeout_seconds,
         retries=check.retries,
         start_period_seconds=check.start_period_seconds,
+        disabled=check.disabled,
     )
 
 

@@ -34,6 +34,7 @@ from deploy_code.config.fields import (
     PortNumber,
     Positive,
     Protocol,
+    PullPolicy,
     RestartPolicy,
     Seconds,
     SecondsOrZero,
@@ -169,6 +170,9 @@ class DeploymentSettings(Section):
     strategy_options: Data = Field(
         default_factory=dict, repr=False, description="keyword arguments of a custom strategy"
     )
+    retained_revisions: Positive = Field(
+        default=10, description="revisions of each service that prune keeps, with their images"
+    )
     circuit_breaker: CircuitBreakerConfig = Field(default_factory=CircuitBreakerConfig)
 
 
@@ -251,6 +255,7 @@ class ResourceRequirements(Section):
     memory_mb: Count = Field(default=0, description="memory, MB")
     storage_gb: Count = Field(default=0, description="disk, GB")
     gpu_count: Count = Field(default=0, description="GPUs")
+    pids: Count = Field(default=0, description="most processes and threads at once; 0 is no limit")
 
 
 class HealthCheckConfig(Section):
@@ -266,6 +271,7 @@ class HealthCheckConfig(Section):
     start_period_seconds: SecondsOrZero = Field(
         default=0.0, description="failures so long after the start do not count, seconds"
     )
+    disabled: Flag = Field(default=False, description="ask nothing, not even what the image brings: alive is well")
 
 
 class PortConfig(Section):
@@ -290,6 +296,29 @@ class VolumeConfig(Section):
     mount_path: Filled = Field(description="where the service sees it; for a process a folder of this machine")
     read_only: Flag = Field(default=False, description="the service only reads (not enforced for processes)")
     shared: Flag = Field(default=False, description="two revisions may write at once")
+    source: Filled | None = Field(
+        default=None, description="folder or file of this machine that a container sees at mount_path"
+    )
+    tmpfs: Flag = Field(default=False, description="in memory, for containers; gone with the container")
+    size_mb: Count = Field(default=0, description="size of a tmpfs, MB; 0 is the runtime's default")
+
+
+def _env(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        raise mistake("must be a mapping, got a list", "write NAME: value, one a line")
+    return value
+
+
+Env = Annotated[dict[Annotated[str, Field(pattern=r"^[^=\x00]+$")], Text], BeforeValidator(_env)]
+
+
+class BuildConfig(Section):
+    """How an image is built. Text instead of a mapping is the context alone."""
+
+    context: Filled = Field(description="folder that is sent to the runtime")
+    dockerfile: Filled = Field(default="Dockerfile", description="relative to the context")
+    args: Env = Field(default_factory=dict, repr=False, description="build arguments: NAME: value")
+    target: Filled | None = Field(default=None, description="stage to build; default the last one")
 
 
 class RestartConfig(Section):
@@ -334,13 +363,8 @@ def _restart(value: Any) -> Any:
     return {"policy": value} if isinstance(value, str) else value
 
 
-def _env(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        raise mistake("must be a mapping, got a list", "write NAME: value, one a line")
-    return value
-
-
-Env = Annotated[dict[Annotated[str, Field(pattern=r"^[^=\x00]+$")], Text], BeforeValidator(_env)]
+def _build(value: Any) -> Any:
+    return {"context": value} if isinstance(value, str) else value
 
 
 class ServiceConfig(Section):
@@ -377,7 +401,9 @@ class ServiceConfig(Section):
     restart: Annotated[RestartConfig, BeforeValidator(_restart)] = Field(
         default_factory=RestartConfig, description="always, on-failure, never; or a mapping"
     )
-    stop_signal: Filled = Field(default="SIGTERM", description="signal that asks it to end")
+    stop_signal: Filled = Field(
+        default="SIGTERM", description="signal that asks it to end; of a container by default what its image says"
+    )
     stop_timeout_seconds: SecondsOrZero = Field(default=30.0, description="seconds until it is killed")
     min_ready_seconds: SecondsOrZero = Field(default=0.0, description="ready for so long before it counts, seconds")
     one_shot: Flag = Field(default=False, description="runs to its end once per content, for instance a migration")
@@ -385,6 +411,24 @@ class ServiceConfig(Section):
     files: Paths = Field(default=(), description="globs of files whose change is a change of the service")
     release: Filled | None = Field(default=None, description="folder of code, copied away and run from the copy")
     options: Data = Field(default_factory=dict, repr=False, description="plain data for a custom service_type")
+    pull: Named[PullPolicy] = Field(
+        default=PullPolicy.MISSING, description="when the image is fetched: always, missing or never"
+    )
+    build: Annotated[BuildConfig, BeforeValidator(_build)] | None = Field(
+        default=None, description="how the image is built: a folder, or a mapping"
+    )
+    extra_hosts: Env = Field(default_factory=dict, description="more names that the container knows: NAME: address")
+    cap_add: Listed[Filled] = Field(default=(), description="capabilities that the container gets")
+    cap_drop: Listed[Filled] = Field(default=(), description="capabilities that are taken from it; ALL is all")
+    read_only: Flag = Field(default=False, description="the container's own files cannot be changed")
+    privileged: Flag = Field(default=False, description="the container may do what root may on this machine")
+    init: Flag = Field(default=False, description="a small init reaps the container's orphans")
+    shm_size_mb: Count = Field(
+        default=0, description="size of the container's /dev/shm, MB; 0 is the runtime's default"
+    )
+    labels: Env = Field(default_factory=dict, description="labels of the container: NAME: value")
+    log_driver: Filled | None = Field(default=None, description="the runtime's log driver; default a local file")
+    log_options: Env = Field(default_factory=dict, description="options of the log driver: NAME: value")
 
     @property
     def env(self) -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from deploy_code.model import Exit, Resources
 
@@ -40,6 +40,9 @@ class Running:
     boot_id: str
     status_path: str = ""  # one-shots
     handler: Mapping[str, str] = field(default_factory=dict)
+    address: str = ""  # where its ports answer; "": on this machine, as a process's do
+    ports: Mapping[str, int] = field(default_factory=dict)  # at that address, where the runtime chose them
+    published: Mapping[str, int] = field(default_factory=dict)  # on this machine
 
 
 class Driver(Protocol):
@@ -80,4 +83,13 @@ class Driver(Protocol):
 
     def close(self) -> None:
         """Forget everything that is watched; kills nothing."""
+        ...
+
+
+@runtime_checkable
+class SlowDriver(Driver, Protocol):
+    """A driver whose starts may take seconds, and can be broken off: cancel one, and stop what ``begun`` gives."""
+
+    def begun(self, order: StartOrder) -> Running:
+        """What stands for a start that nobody waits for any more: ``stop`` of it removes whatever came of it."""
         ...

@@ -119,9 +119,9 @@ class CustomDriver:
         pid, start_time = _process_of(begun.memory)
         return Running(uuid=order.uuid, pid=pid, start_time=start_time, boot_id=boot_id(), handler=handler)
 
-    def begun(self, uuid: str) -> Running:
+    def begun(self, order: StartOrder) -> Running:
         """What stands for a start that nobody waits for any more: it can be stopped."""
-        return Running(uuid=uuid, pid=0, start_time=0, boot_id=boot_id())
+        return Running(uuid=order.uuid, pid=0, start_time=0, boot_id=boot_id())
 
     async def find(self, running: Running) -> bool:
         """Until it is asked, one that was started is taken to be there: only its handler knows."""
