@@ -82,6 +82,11 @@ class App:
 
         return Options(**self._flags, origin=self._origin, who=str(Holder.this_process()))
 
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """The variables that this caller goes by."""
+        return os.environ if self._environ is None else self._environ
+
     # ----------------------------------------------------------------------------------------- cheap, for every command
 
     @cached_property

@@ -122,6 +122,35 @@ class WarningRaised(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImageProgress(Event):
+    """An image is being pulled or built; comes a few times a second. Not recorded: it is of no use afterwards."""
+
+    image: str
+    doing: str  # "pulling", "step 3/7 : RUN make"
+    done: int = 0  # bytes; of a build: steps
+    total: int = 0  # 0: not known
+    output: tuple[str, ...] = ()  # what a build has written since the last one
+
+    @property
+    def text(self) -> str:
+        share = f" {self.done * 100 // self.total}%" if self.total else ""
+        return f"image {self.image}: {self.doing}{share}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageReady(Event):
+    """An image that was not here is here now."""
+
+    image: str
+    how: str  # pulled | built
+    duration: float = 0.0
+
+    @property
+    def text(self) -> str:
+        return f"image {self.image} {self.how} in {self.duration:.1f} s"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CircuitOpened(Event):
     """Something of somebody else's, or a service, has failed too often: it is left alone until ``retry_at``."""
 

@@ -75,6 +75,7 @@ class Build:
     args: Mapping[str, str] = field(default_factory=dict, repr=False)
     target: str = ""
     digest: str = ""  # sha256 over the context, the Dockerfile, the arguments and the target
+    exclude: tuple[str, ...] = ()  # relative to context: deploy-code's own folders, which change by themselves
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -451,3 +452,56 @@ class Wanted:
     content: Content = Content()
     policy: Policy = Policy()
     secrets: tuple[str, ...] = field(default=(), repr=False)
+
+
+# --------------------------------------------------------------------------- what is not as it should be
+
+
+DRIFT_KINDS = (
+    "image", "env", "command", "limits", "user", "mounts", "network", "missing", "extra", "changed",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """One difference between what runs and what its revision says. ``text``: in words; of env the names, no values.
+
+    ``missing``: it is wanted, and does not run. ``extra``: it runs, is this project's, and no instance.
+    """
+
+    service: str
+    kind: str  # one of DRIFT_KINDS
+    text: str
+    revision: int = 0  # 0: not known
+    index: int = 0
+    instance: str = ""  # uuid
+
+    @classmethod
+    def of(cls, instance: Instance, text: str) -> Drift:
+        """Of one instance; the first word of ``text`` says what it is about."""
+        return cls(
+            service=instance.service,
+            kind=drift_kind(text),
+            text=text,
+            revision=instance.revision,
+            index=instance.index,
+            instance=instance.uuid,
+        )
+
+    def __str__(self) -> str:
+        where = f" r{self.revision} #{self.index}" if self.revision else ""
+        return f"{self.service}{where}: {self.text}" if self.service else self.text
+
+
+def drift_kind(text: str) -> str:
+    """``"limits: memory …"`` → ``"limits"``; what is none of the words is ``changed``."""
+    word = text.partition(" ")[0].rstrip(":,")
+    return word if word in DRIFT_KINDS else "changed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drifts:
+    """All that was found. ``unseen``: what could not be compared, and why."""
+
+    found: tuple[Drift, ...] = ()
+    unseen: tuple[str, ...] = ()

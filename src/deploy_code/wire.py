@@ -12,6 +12,8 @@ Operations
     watch     {}                  → {}  then the stream
     inspect   {instance}          → Inspection
     probe     {services}          → {}  probe these now, not at the next interval
+    drift     {}                  → Drifts  what runs against what its revisions say
+    clear     {instances}         → {}  end what drift called extra; whatever is an instance by now is left alone
     info      {}                  → AgentInfo
     shutdown  {}                  → {}  the agent exits; instances stay
     offer     Offer               → {}  from here on the agent asks, and whoever connected answers

@@ -175,7 +175,7 @@ class Docker(Engine):
     def stop(self) -> None:
         super().stop()
         self._end_children()
-        self._unmount()
+        unmount(self.folder)
 
     def _end_children(self) -> None:
         """A dockerd that was killed leaves its containerd and the containers' shims behind."""
@@ -185,7 +185,65 @@ class Docker(Engine):
                 if mark in Path(entry.path, "cmdline").read_bytes() and (record := Record.of(int(entry.name))):
                     record.end(signal.SIGKILL)
 
-    def _unmount(self) -> None:
-        mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-        for path in reversed([path for path in mounts if path.startswith(f"{self.folder}/")]):
-            subprocess.run(["umount", "--lazy", path], check=False, capture_output=True)
+
+def unmount(folder: Path) -> None:
+    """Whatever is still mounted below ``folder``, the innermost first."""
+    mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
+    for path in reversed([path for path in mounts if path.startswith(f"{folder}/")]):
+        subprocess.run(["umount", "--lazy", path], check=False, capture_output=True)
+
+
+CONTAINERS_CONF = """\
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]  # raising hard limits is refused on some test machines
+
+[engine]
+runtime = "runc"               # crun refuses the mixed cgroups of some test machines
+cgroup_manager = "cgroupfs"    # no systemd is asked
+events_logger = "file"
+lock_type = "file"             # the default is shared memory, of which there is one for the whole machine
+tmp_dir = "{folder}/tmp"
+
+[network]
+network_backend = "netavark"
+network_config_dir = "{folder}/networks"
+default_subnet_pools = [{{"base" = "10.214.0.0/16", "size" = 24}}]
+"""
+
+#: Docker trusts a registry on loopback without TLS; Podman has to be told.
+REGISTRIES_CONF = """\
+unqualified-search-registries = ["docker.io"]
+short-name-mode = "permissive"
+
+[[registry]]
+location = "127.0.0.1:{port}"
+insecure = true
+"""
+
+
+class Podman(Engine):
+    """``podman system service``. Containers live on without it; ``clear`` ends them."""
+
+    kind = "podman"
+
+    def __init__(self, folder: Path, registry_port: int) -> None:
+        super().__init__(folder)
+        self.registry_port = registry_port
+
+    def command(self) -> Sequence[str | Path]:
+        storage = ("--root", self.folder / "root", "--runroot", self.folder / "run", "--storage-driver", "overlay")
+        return ("podman", *storage, "system", "service", "--time=0", f"unix://{self.socket}")
+
+    def environment(self) -> Mapping[str, str]:
+        containers, registries = self.folder / "containers.conf", self.folder / "registries.conf"
+        return {"CONTAINERS_CONF": str(containers), "CONTAINERS_REGISTRIES_CONF": str(registries)}
+
+    def start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (self.folder / "containers.conf").write_text(CONTAINERS_CONF.format(folder=self.folder))
+        (self.folder / "registries.conf").write_text(REGISTRIES_CONF.format(port=self.registry_port))
+        super().start()
+
+    def stop(self) -> None:
+        super().stop()
+        unmount(self.folder)

@@ -37,6 +37,7 @@ class Entry:
     def add_to(self, archive: tarfile.TarFile, path: str) -> None:
         info = tarfile.TarInfo(path.lstrip("/"))
         info.mode, info.uid, info.gid = self.mode, self.uid, self.uid
+        info.mtime = int(self.source.stat().st_mtime) if self.source else 0  # Python compares it with its caches'
         if self.link:
             info.type, info.linkname = tarfile.SYMTYPE, self.link
             archive.addfile(info)

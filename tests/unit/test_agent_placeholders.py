@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from deploy_code.agent.placeholders import Placeholders, own_values
+from deploy_code.agent.placeholders import Place, Placeholders, own_values
 from deploy_code.errors import DriverError
 from deploy_code.model import HealthCheck
 
 
 def filler(ports: dict[str, int] | None = None, **services: int) -> Placeholders:
     own = own_values(service="api", uuid="u1", revision=7, index=2, ports=ports or {})
-    return Placeholders(own, services.get)
+    return Placeholders(own, lambda name: Place("127.0.0.1", services.get(name)))
 
 
 def test_port_is_the_first_port_and_each_has_its_number():
@@ -35,7 +35,8 @@ def test_other_services_are_found_by_host_and_port():
 
 
 def test_service_names_may_hold_dots_and_dashes():
-    assert Placeholders({}, {"my-db.v2": 1}.get).fill("${services.my-db.v2.port}") == "1"
+    fill = Placeholders({}, lambda name: Place("127.0.0.1", {"my-db.v2": 1}[name]))
+    assert fill.fill("${services.my-db.v2.port}") == "1"
 
 
 def test_a_service_without_a_port_is_e007_and_worth_another_try():

@@ -7,6 +7,7 @@ version the machine has.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from deploy_code.drivers.groups import domain
 from deploy_code.model import Resources
 from support.groups import as_nobody
 
-BOTH = frozenset(CONTROLLERS)
+ALL = frozenset(CONTROLLERS)
 LIMITS = Resources(cpu_cores=1.5, memory_mb=64)
 UUID = "0123456789abcdef"
 
@@ -35,7 +36,7 @@ def tree(root: Path, *, offered: str = "cpuset cpu io memory pids", given: str =
     return group(root, cgroup__procs="1\n2\n", cgroup__controllers=offered, cgroup__subtree_control=given)
 
 
-def inner(path: Path, *, offered: str = "cpu memory", given: str = "", procs: str = "") -> Path:
+def inner(path: Path, *, offered: str = "cpu memory pids", given: str = "", procs: str = "") -> Path:
     files = {"cgroup__controllers": offered, "cgroup__subtree_control": given, "cgroup__procs": procs}
     return group(path, cgroup__type="domain\n", **files)
 
@@ -51,7 +52,7 @@ def test_the_top_of_the_tree_is_taken_where_it_may_be_written(tmp_path: Path):
     tree(tmp_path)
     inner(tmp_path / "system.slice" / "ssh.service", procs="77\n")
     found = found_in(mount(tmp_path), "0::/system.slice/ssh.service\n")
-    assert found == Found((Hierarchy(str(tmp_path), True, BOTH),))
+    assert found == Found((Hierarchy(str(tmp_path), True, ALL),))
     assert found.unenforced(LIMITS) == ""
 
 
@@ -60,7 +61,7 @@ def test_the_agent_in_its_part_of_a_unit_takes_the_rest_of_the_unit(tmp_path: Pa
     unit = inner(tmp_path / "system.slice" / "deploy-code-shop.service")
     inner(unit / "agent", procs="77\n")
     found = found_in(mount(tmp_path), "0::/system.slice/deploy-code-shop.service/agent\n")
-    assert found.hierarchies == (Hierarchy(str(unit), True, BOTH),)
+    assert found.hierarchies == (Hierarchy(str(unit), True, ALL),)
 
 
 def test_a_container_whose_group_is_in_use_cannot_divide_it(tmp_path: Path):
@@ -73,14 +74,14 @@ def test_a_container_whose_group_is_in_use_cannot_divide_it(tmp_path: Path):
 
 def test_a_container_whose_group_is_divided_already_can_be_used(tmp_path: Path):
     inner(tmp_path, procs="1\n", given="cpu memory pids")
-    assert found_in(mount(tmp_path), "0::/init\n").hierarchies == (Hierarchy(str(tmp_path), True, BOTH),)
+    assert found_in(mount(tmp_path), "0::/init\n").hierarchies == (Hierarchy(str(tmp_path), True, ALL),)
 
 
 def test_only_what_was_handed_down_can_be_limited(tmp_path: Path):
     tree(tmp_path, offered="memory pids")
     found = found_in(mount(tmp_path), "0::/\n")
     assert found.unenforced(LIMITS) == "CPU"
-    assert found.unenforced(Resources(memory_mb=1)) == ""
+    assert found.unenforced(Resources(memory_mb=1, pids=9)) == ""
 
 
 def test_a_group_outside_of_what_is_mounted_is_no_path(tmp_path: Path):
@@ -115,6 +116,7 @@ def test_version_1_is_used_where_it_has_the_controllers_and_version_2_tells_the_
         Hierarchy(str(tmp_path / "unified"), True, frozenset()),
         Hierarchy(str(tmp_path / "cpu,cpuacct"), False, frozenset({"cpu"})),
         Hierarchy(str(tmp_path / "memory"), False, frozenset({"memory"})),
+        Hierarchy(str(tmp_path / "pids"), False, frozenset({"pids"})),
     )
 
 
@@ -157,6 +159,13 @@ def test_an_ordinary_user_without_a_part_of_the_tree_is_told_what_to_do():
 def test_only_what_is_above_zero_is_a_limit():
     assert limited(Resources(storage_gb=5, gpu_count=1)) == frozenset()
     assert limited(Resources(cpu_cores=0.1)) == {"cpu"}
+    assert limited(Resources(pids=1)) == {"pids"}
+
+
+def test_what_cannot_be_limited_reads_as_a_list():
+    everything = Resources(cpu_cores=1, memory_mb=64, pids=9)
+    assert Found().unenforced(everything) == "CPU, memory and process"
+    assert Found().unenforced(Resources(pids=9)) == "process"
 
 
 # --------------------------------------------------------------------------- what is written
@@ -172,16 +181,17 @@ def ready_made(hierarchy: Hierarchy, *files: str) -> Path:
 
 def test_limits_of_version_2_in_the_kernels_words(tmp_path: Path):
     """On folders: the texts are right, that the kernel obeys them is not shown here."""
-    tree(tmp_path, given="pids")
-    hierarchy = Hierarchy(str(tmp_path), True, BOTH)
-    folder = ready_made(hierarchy, "memory.max", "memory.swap.max", "memory.oom.group", "cpu.max")
-    made = Group.make(Found((hierarchy,)), "shop", UUID, LIMITS)
+    tree(tmp_path, given="io")
+    hierarchy = Hierarchy(str(tmp_path), True, ALL)
+    folder = ready_made(hierarchy, "memory.max", "memory.swap.max", "memory.oom.group", "cpu.max", "pids.max")
+    made = Group.make(Found((hierarchy,)), "shop", UUID, replace(LIMITS, pids=9))
     assert made is not None
     texts = {name: (folder / name).read_text() for name in ("memory.max", "memory.swap.max", "cpu.max")}
     assert texts == {"memory.max": str(64 * 1024 * 1024), "memory.swap.max": "0", "cpu.max": "150000 100000"}
     assert (folder / "memory.oom.group").read_text() == "1"
+    assert (folder / "pids.max").read_text() == "9"
     for parent in (tmp_path, folder.parent.parent, folder.parent):
-        assert (parent / "cgroup.subtree_control").read_text() == "+cpu +memory"
+        assert (parent / "cgroup.subtree_control").read_text() == "+cpu +memory +pids"
 
 
 def test_what_was_killed_for_want_of_memory_is_read_in_both_versions(tmp_path: Path):
@@ -204,7 +214,7 @@ def test_what_was_killed_for_want_of_memory_is_read_in_both_versions(tmp_path: P
 )
 def test_a_small_share_of_a_core_is_still_one_that_the_kernel_takes(tmp_path: Path, cores: float, written: str):
     tree(tmp_path, given="cpu memory")
-    hierarchy = Hierarchy(str(tmp_path), True, BOTH)
+    hierarchy = Hierarchy(str(tmp_path), True, ALL)
     folder = ready_made(hierarchy, "cpu.max")
     Group.make(Found((hierarchy,)), "shop", UUID, Resources(cpu_cores=cores))
     assert (folder / "cpu.max").read_text() == written

@@ -36,7 +36,8 @@ def test_defaults_are_those_of_the_document_but_for_the_stated_exceptions() -> N
     assert (monitoring.enabled, monitoring.prometheus.endpoint, monitoring.alerting.rules) == (True, None, ())
     service = ServiceConfig(command="x")
     assert (service.enabled, service.replicas, service.resources) == (True, 1, ResourceRequirements())
-    assert ResourceRequirements().model_dump() == {"cpu_cores": 0, "memory_mb": 0, "storage_gb": 0, "gpu_count": 0}
+    nothing = {"cpu_cores": 0, "memory_mb": 0, "storage_gb": 0, "gpu_count": 0, "pids": 0}
+    assert ResourceRequirements().model_dump() == nothing
     check = HealthCheckConfig()
     assert (check.interval_seconds, check.timeout_seconds, check.retries, check.start_period_seconds) == (30, 10, 3, 0)
 

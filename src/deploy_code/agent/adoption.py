@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from deploy_code.drivers.base import Running
 from deploy_code.drivers.custom import MEMORY
+from deploy_code.drivers.engine.order import CONTAINER
 from deploy_code.errors import DeployCodeError
 from deploy_code.model import Content, Gate, Instance, Phase, Policy, Wanted
 
@@ -70,7 +71,7 @@ class _Adoption:
         nameless = [
             (each, self._entry(each).wanted.content)
             for each in instances
-            if not each.pid and each.boot_id == self._keeper.boot_id and each.phase in _MEANT_TO_RUN
+            if not _is_named(each) and each.boot_id == self._keeper.boot_id and each.phase in _MEANT_TO_RUN
         ]
         if nameless:
             self._spawned = await self._keeper.drivers.find_spawned(nameless)
@@ -108,16 +109,9 @@ class _Adoption:
         found = self._spawned.get(instance.uuid)
         if found is not None:
             return dataclasses.replace(found, status_path=status_path)
-        if not instance.pid:
+        if not _is_named(instance):
             return None
-        return Running(
-            uuid=instance.uuid,
-            pid=instance.pid,
-            start_time=instance.start_time,
-            boot_id=instance.boot_id,
-            status_path=status_path,
-            handler=instance.handler,
-        )
+        return _running_of(instance, status_path=status_path)
 
     def _take_custom(self, entry: Entry, instance: Instance) -> _Taken:
         """What was started is there until its handler has been asked, whatever came in between, a reboot too."""
@@ -138,20 +132,20 @@ class _Adoption:
     def _begun(self, entry: Entry, instance: Instance, *, rebooted: bool = False) -> Supervisor:
         if instance.phase is Phase.STOPPING and entry.wanted.replicas:
             entry = _unwanted(instance, entry.wanted.content)
-        running = Running(
-            uuid=instance.uuid,
-            pid=instance.pid,
-            start_time=instance.start_time,
-            boot_id=instance.boot_id,
-            handler=instance.handler,
-        )
-        return Supervisor(self._keeper, entry, instance, running=running, rebooted=rebooted)
+        return Supervisor(self._keeper, entry, instance, running=_running_of(instance), rebooted=rebooted)
 
     async def _take(self, entry: Entry, instance: Instance, running: Running) -> _Taken:
         """It runs, or did when it was last seen; the driver's ``wait`` tells which, and how it ended."""
         alive = await self._keeper.drivers.of(entry.wanted.content).find(running)
         handler = {**instance.handler, **running.handler}
-        instance = instance.but(pid=running.pid, start_time=running.start_time, handler=handler)
+        instance = instance.but(
+            pid=running.pid,
+            start_time=running.start_time,
+            handler=handler,
+            address=running.address or instance.address,
+            ports=running.ports or instance.ports,
+            published=running.published or instance.published,
+        )
         if instance.phase is Phase.STOPPING and entry.wanted.replicas:
             entry = _unwanted(instance, entry.wanted.content)
         return _Taken(Supervisor(self._keeper, entry, instance, running=running), alive)
@@ -168,8 +162,8 @@ class _Adoption:
         """A one-shot that was about to be spawned: its wrapper may have run to the end unseen."""
         content = entry.wanted.content
         outcome = await self._keeper.records.one_shot_outcome(instance.service, content)
-        if outcome != "started":
-            return instance
+        if outcome != "started" or content.is_container:
+            return instance  # a container that has run would have been found
         running = Running(
             uuid=instance.uuid,
             pid=0,
@@ -205,6 +199,25 @@ class _Adoption:
                 return instance.but(phase=Phase.WAITING)
             case _:
                 return instance.but(phase=Phase.FAILED, gate=Gate.FAILED)
+
+
+def _is_named(instance: Instance) -> bool:
+    """Does its row say which process or container it is?"""
+    return bool(instance.pid) or CONTAINER in instance.handler
+
+
+def _running_of(instance: Instance, *, status_path: str = "") -> Running:
+    return Running(
+        uuid=instance.uuid,
+        pid=instance.pid,
+        start_time=instance.start_time,
+        boot_id=instance.boot_id,
+        status_path=status_path,
+        handler=instance.handler,
+        address=instance.address,
+        ports=instance.ports,
+        published=instance.published,
+    )
 
 
 def _unwanted(instance: Instance, content: Content) -> Entry:

@@ -27,7 +27,7 @@ from deploy_code.wire import DATABASE, PROTOCOL, AgentInfo, Hello, Inspection
 from .adoption import take_over
 from .boot import Booted, notify
 from .breakers import agent_breakers
-from .drivers import Drivers
+from .drivers import Containers, Drivers
 from .hosts import Hosts
 from .housekeeping import Housekeeping
 from .inspection import inspect, memory_bytes
@@ -265,11 +265,13 @@ async def _run(booted: Booted, open_files: int) -> Replacement | None:
     breakers = agent_breakers(records, journal)
     hosts = Hosts(state, breakers, open_files)
     keeper = Keeper(
-        drivers=Drivers({"process": driver}, CustomDriver(hosts)),
+        drivers=Drivers(driver, CustomDriver(hosts), Containers(state, breakers, journal.trouble)),
         records=records,
         journal=journal,
         breakers=breakers,
-        launcher=lambda port_of: Launcher(Folders(state=state, logs=log_dir), index, port_of, share.gpu_env),
+        launcher=lambda where_is: Launcher(
+            Folders(state=state, logs=log_dir, project=project), index, where_is, share.gpu_env
+        ),
         boot_id=boot_id(),
         project=project,
         open_files=open_files,

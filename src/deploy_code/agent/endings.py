@@ -64,14 +64,15 @@ def probe_note(probe: ProbeResult | None) -> str:
     return f"{probe.kind} {probe.target}: {probe.detail or probe.status}"
 
 
-def on_ports(ports: Mapping[str, int]) -> str:
-    return f", port {', '.join(map(str, ports.values()))}" if ports else ""
+def on_ports(ports: Mapping[str, int], address: str = "") -> str:
+    at = f" at {address}" if address else ""
+    return f", port {', '.join(map(str, ports.values()))}{at}" if ports else ""
 
 
 def died_of_port(wanted: Wanted, instance: Instance) -> bool:
     """Was it one of the ports we chose that somebody else holds?"""
-    if not chosen_freely(wanted.content, wanted.policy):
-        return False
+    if wanted.content.has_own_network or not chosen_freely(wanted.content, wanted.policy):
+        return False  # what is published is taken before a container begins
     ours = [instance.ports[key] for key in dynamic_keys(wanted.content, wanted.policy) if key in instance.ports]
     return any(not can_bind(port) for port in ours) or _log_says_so(instance)
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from deploy_code.drivers.base import Running
+from deploy_code.drivers.base import Running, SlowDriver
 from deploy_code.drivers.custom import HOLDER, CustomDriver
 from deploy_code.errors import DeployCodeError, DriverError, StateError, title
 from deploy_code.model import Exit, Gate, Instance, Phase
@@ -21,6 +21,7 @@ from .card import Card
 from .circuit import LoopCircuit
 from .journal import label
 from .launch import Launch
+from .ports import chosen_freely
 from .prober import Judgement
 from .readiness import Readiness
 from .restart import Decision, RestartBook, counts_as_success
@@ -30,6 +31,8 @@ from .ulimit import limit_open_files
 from .wanted import Entry
 
 PORT_TRIES = 3
+ENGINE_SECONDS = 30.0  # a container runtime that is away is waited for so long
+PATIENT_SHARE = 0.8  # but not so long that the gate, which says less, is over before
 START_GRACE_SECONDS = 5.0  # in a deployment its gate is the judge, and comes first
 STOP_SIGNAL, STOP_TIMEOUT = "stop_signal", "stop_timeout"  # kept in the row: the wanted entry is gone by then
 WAITS_AFTER_REBOOT = "waits for its dependencies after a reboot"
@@ -242,12 +245,14 @@ class Supervisor:
     def _prepare_row(self) -> None:
         site = self._site
         path = site.launcher.folders.log_path(self.instance)
+        numbers = site.assign_ports(self.entry, self.instance, anew=self._port_tries > 0)
         self._card.note(
             phase=Phase.STARTING,
             pid=0,
             start_time=0,
             boot_id=site.boot_id,
-            ports=site.assign_ports(self.entry, self.instance, anew=self._port_tries > 0),
+            ports=numbers.bound,
+            published=numbers.published,
             log_path=path,
             log_offset=site.launcher.begin_log(path),
             ready_at=0.0,
@@ -271,6 +276,9 @@ class Supervisor:
         driver = self._card.driver
         if isinstance(driver, CustomDriver):
             await self._have_started(driver, launch)
+            return
+        if isinstance(driver, SlowDriver):
+            await self._have_made(driver, launch)
             return
         order = asyncio.ensure_future(driver.start(launch.order))
         try:
@@ -298,6 +306,18 @@ class Supervisor:
         self._spawned(self.running, launch)
         await self._site.records.commit_or_save(self.instance)  # what it remembers exists nowhere else
 
+    async def _have_made(self, driver: SlowDriver, launch: Launch) -> None:
+        """As ``_spawn``, where making one takes a while: who cancels it leaves what came of it to be stopped."""
+        patience = min(ENGINE_SECONDS, PATIENT_SHARE * self.entry.start_timeout)
+        self._card.set(note="its container is being made")
+        try:
+            self.running = await driver.start(dataclasses.replace(launch.order, patience=patience))
+        except asyncio.CancelledError:
+            self.running = driver.begun(launch.order)
+            raise
+        self._card.note(note="", started_at=time.time())
+        self._spawned(self.running, launch)
+
     async def _break_off(self, running: Running) -> None:
         """Have a start that takes too long broken off and cleaned up after. Whoever cancels this leaves it to stop."""
         self.running = running
@@ -312,9 +332,12 @@ class Supervisor:
             pid=running.pid,
             start_time=running.start_time,
             handler=running.handler,
+            address=running.address,
+            ports=running.ports or self.instance.ports,
+            published=running.published or self.instance.published,
             probe=None,
         )
-        ports = endings.on_ports(self.instance.ports)
+        ports = endings.on_ports(self.instance.ports, running.address)
         pid = f", pid {running.pid}" if running.pid else ""
         self._card.happened("InstanceStarted", f"started{pid}{ports}")
         if not self._card.is_one_shot:
@@ -323,6 +346,10 @@ class Supervisor:
     async def _could_not_start(self, exc: DeployCodeError) -> None:
         note = self._card.clean(f"{title(exc.code)}: {exc.text}")
         self._card.happened("InstanceStartFailed", note)
+        if exc.code == "S004" and self._may_try_other_port():
+            self._port_tries += 1
+            self._card.set(phase=Phase.STARTING, note=note)
+            return
         self._card.note(exit=None)
         if not self._card.is_one_shot:
             self._follow(ok=False, ready_for=0.0, note=note)
@@ -361,7 +388,7 @@ class Supervisor:
 
     def _try_other_port(self, exit_: Exit) -> bool:
         """It died of a port that somebody took in between; the number was ours to choose, so choose another."""
-        if exit_.ok or self.instance.gate is Gate.OPEN or self._port_tries >= PORT_TRIES:
+        if exit_.ok or not self._may_try_other_port():
             return False
         if not endings.died_of_port(self.entry.wanted, self.instance):
             return False
@@ -369,6 +396,11 @@ class Supervisor:
         self._card.set(phase=Phase.STARTING, exit=exit_, restarts=self.instance.restarts + 1)
         self._card.happened("PortTaken", f"its port was taken: trying another ({self._port_tries} of {PORT_TRIES})")
         return True
+
+    def _may_try_other_port(self) -> bool:
+        wanted = self.entry.wanted
+        tries_left = self.instance.gate is not Gate.OPEN and self._port_tries < PORT_TRIES
+        return tries_left and chosen_freely(wanted.content, wanted.policy)
 
     def _follow(self, *, ok: bool, ready_for: float, note: str) -> None:
         """It is dead: what now?"""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 from deploy_code.drivers.custom import CustomOrder
 from deploy_code.errors import DriverError
-from deploy_code.model import Condition, Dependency, Instance, Phase, Policy
+from deploy_code.model import Condition, Content, Dependency, Instance, Phase, Policy
 from deploy_code.reliability.registry import Breakers
 from deploy_code.wire import Want
 
@@ -24,9 +24,11 @@ from .circuit import LoopCircuit
 from .drivers import Drivers
 from .instance import Supervisor
 from .journal import Journal
-from .launch import Launcher
-from .placeholders import PortOf
+from .launch import Launcher, WhereIs
+from .placeholders import Place
+from .places import seen
 from .prober import Judgement, Prober
+from .published import Numbers, assign_numbers
 from .records import Pair, Records, WantedRow
 from .share import Share
 from .wanted import Entry, WantedSet
@@ -50,7 +52,7 @@ class Keeper:
         records: Records,
         journal: Journal,
         breakers: Breakers,
-        launcher: Callable[[PortOf], Launcher],
+        launcher: Callable[[WhereIs], Launcher],
         boot_id: str,
         project: str = "",
         open_files: int = 1024,
@@ -64,7 +66,7 @@ class Keeper:
         self.open_files = open_files
         self.wanted = WantedSet(records)
         self.prober = Prober(self._judged)
-        self.launcher = launcher(self.port_of)
+        self.launcher = launcher(self.where_is)
         self.watchers: set[Listener] = set()
         self.on_change: Callable[[], None] = lambda: None
         self._supervisors: dict[str, Supervisor] = {}
@@ -139,7 +141,7 @@ class Keeper:
     def supervise(self, supervisor: Supervisor) -> None:
         """Take over ``supervisor`` and begin."""
         instance = supervisor.instance
-        self._book.hold(instance.uuid, instance.ports.values())
+        self._book.hold(instance.uuid, instance.held_ports)
         self._supervisors[instance.uuid] = supervisor
         self._by_service.setdefault(instance.service, {})[instance.uuid] = supervisor
         supervisor.begin()
@@ -206,11 +208,11 @@ class Keeper:
 
     # -- what supervisors ask for
 
-    def assign_ports(self, entry: Entry, instance: Instance, *, anew: bool) -> dict[str, int]:
+    def assign_ports(self, entry: Entry, instance: Instance, *, anew: bool) -> Numbers:
         """The ports for a start of ``instance``: those it had, unless ``anew``. Raises DriverError S004."""
         wanted = entry.wanted
-        kept = {} if anew else instance.ports
-        return ports.assign(instance.uuid, wanted.content, wanted.policy, self._book, kept=kept)
+        kept = Numbers({}, {}) if anew else Numbers(dict(instance.ports), dict(instance.published))
+        return assign_numbers(instance.uuid, wanted.content, wanted.policy, self._book, kept=kept)
 
     def chance(self) -> float:
         return random.random()
@@ -234,10 +236,12 @@ class Keeper:
         self.changed(instance)
         self.on_change()
 
-    def port_of(self, service: str) -> int | None:
-        """The first port of a ready instance of ``service``, else of any."""
+    def where_is(self, service: str, by: Content) -> Place:
+        """Where a ready instance of ``service``, else any, answers for somebody made of ``by``."""
         found = sorted(self._of(service), key=lambda s: (s.retiring, s.instance.phase is not Phase.READY))
-        return next((number for s in found for number in s.instance.ports.values()), None)
+        wanted = [*(s.entry for s in found), *self.wanted.of_service(service)]
+        content = wanted[0].wanted.content if wanted else Content()
+        return seen(service, content, [s.instance for s in found], by)
 
     def unready_dependency(self, policy: Policy) -> str:
         """A service that has to be healthy for this one, and is not; empty when there is none."""

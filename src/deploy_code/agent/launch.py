@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from deploy_code.drivers.base import StartOrder
 from deploy_code.drivers.custom import CustomOrder
+from deploy_code.drivers.engine.order import ContainerOrder
+from deploy_code.drivers.made import made_of
+from deploy_code.drivers.proctree import STATE
 from deploy_code.errors import DriverError, StateError
-from deploy_code.health.build import build_probe
+from deploy_code.health.build import RunInside, build_probe
 from deploy_code.health.probes import Probe
 from deploy_code.logs.files import log_path
 from deploy_code.logs.index import LogIndex
 from deploy_code.logs.stream import LogStream
-from deploy_code.model import Content, HealthCheck, Instance, Volume, Wanted
+from deploy_code.model import Content, HealthCheck, Instance, Volume, Wanted, run_hash
 
-from .placeholders import Placeholders, PortOf, own_values
+from .placeholders import Place, Placeholders, own_values
+from .published import inner_ports
 
 BROKEN_OFF = "broken_off"  # in the row of a custom instance: an agent died while it was being started
+_OUTSIDE = Content()  # whoever asks from this machine, and not from inside a network of containers
 _RELEASE = "release:"
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
@@ -33,6 +38,7 @@ class Folders:
 
     state: str
     logs: str
+    project: str = ""  # its name
 
     def log_path(self, instance: Instance) -> str:
         """One file for each copy of a service, over all its revisions: what is followed goes on after a deploy."""
@@ -54,21 +60,26 @@ class Launch:
     check: HealthCheck
     ports: Mapping[str, int]
 
-    def probe(self, alive: Callable[[], bool]) -> Probe:
-        """The probe that asks this start whether it is ready."""
+    def probe(self, instance: Instance, alive: Callable[[], bool], inside: RunInside | None = None) -> Probe:
+        """The probe that asks this start whether it is ready. ``inside`` makes one of a command in its container."""
         return build_probe(
             self.check,
             self.content,
-            ports=self.ports,
+            host=instance.address or "localhost",
+            ports=instance.ports or self.ports,
             env=self.order.env,
             working_dir=self.order.working_dir,
             user=self.order.user,
             alive=alive,
+            inside=inside,
         )
 
 
+WhereIs = Callable[[str, Content], Place]
+
+
 class Launcher:
-    """Prepares starts. ``port_of``: the port where a service of this project answers now, None when it has none.
+    """Prepares starts. ``where_is``: where a service of this project answers now, for somebody of that content.
 
     ``gpu_env``: the env that shows an instance its GPUs.
     """
@@ -77,12 +88,12 @@ class Launcher:
         self,
         folders: Folders,
         index: LogIndex,
-        port_of: PortOf,
+        where_is: WhereIs,
         gpu_env: Callable[[Wanted, Instance], Mapping[str, str]] = lambda wanted, instance: {},
     ) -> None:
         self.folders = folders
         self._index = index
-        self._port_of = port_of
+        self._where_is = where_is
         self._gpu_env = gpu_env
 
     def begin_log(self, path: str) -> int:
@@ -106,29 +117,76 @@ class Launcher:
             index=instance.index,
             ports=instance.ports,
         )
-        fill = Placeholders(own, self._port_of, lenient=lenient)
+        fill = Placeholders(own, lambda service: self._where_is(service, content), lenient=lenient)
+        if content.is_container:
+            made = self._container(wanted, instance, fill, own)
+            asked = self._check(wanted, fill, own, lenient)
+            return Launch(order=made, content=content, check=asked, ports=instance.ports)
         working_dir = self._place(content, content.working_dir) or "/"
         order = StartOrder(
             uuid=instance.uuid,
             service=instance.service,
             command=_command(self._place(content, fill.fill(content.command)), working_dir),
             args=fill.fill_all(content.args),
-            env={**_base_env(content), **fill.fill_env(content.env), **self._gpu_env(wanted, instance), **own},
+            env={
+                **_base_env(content),
+                **fill.fill_env(content.env),
+                **self._gpu_env(wanted, instance),
+                **own,
+                STATE: self.folders.state,
+            },
             working_dir=working_dir,
             user=content.user,
             log_path=instance.log_path,
             one_shot=content.one_shot,
             status_path=self.folders.status_path(instance.uuid) if content.one_shot else "",
             resources=content.resources,
+            made=made_of(content, instance.uuid),
         )
         if content.service_type != "process":
             order = _custom(order, content, instance)
         check = fill.fill_check(wanted.policy.health)
         return Launch(order=order, content=content, check=check, ports=instance.ports)
 
+    def _check(self, wanted: Wanted, fill: Placeholders, own: Mapping[str, str], lenient: bool) -> HealthCheck:
+        """What is asked of a container: its command is run inside, its endpoint is asked from here."""
+        health = wanted.policy.health
+        outside = Placeholders(own, lambda service: self._where_is(service, _OUTSIDE), lenient=lenient)
+        return replace(health, endpoint=outside.fill(health.endpoint), command=fill.fill_all(health.command))
+
+    def _container(
+        self, wanted: Wanted, instance: Instance, fill: Placeholders, own: Mapping[str, str]
+    ) -> ContainerOrder:
+        """A container has the env that its image brings, and what the file and we say on top."""
+        content, policy = wanted.content, wanted.policy
+        return ContainerOrder(
+            uuid=instance.uuid,
+            service=instance.service,
+            command=fill.fill(content.command),
+            args=fill.fill_all(content.args),
+            env={**fill.fill_env(content.env), **self._gpu_env(wanted, instance), **own},
+            working_dir=content.working_dir,
+            user=content.user,
+            log_path=instance.log_path,
+            one_shot=content.one_shot,
+            resources=content.resources,
+            project=self.folders.project,
+            state=self.folders.state,
+            revision=instance.revision,
+            index=instance.index,
+            run_hash=run_hash(content),
+            image=content.image,
+            container=content.container,
+            ports=inner_ports(content, instance.published),
+            published=instance.published,
+            volumes=content.volumes,
+            stop_signal=policy.stop_signal or "SIGTERM",
+            address=instance.address,
+        )
+
     def make_directories(self, launch: Launch) -> None:
         """Create what the start needs on disk. Raises DriverError S005."""
-        for volume in launch.content.volumes:
+        for volume in launch.content.volumes if not launch.content.is_container else ():
             make_volume(volume, launch.content.user)
         if launch.order.status_path:
             _make(os.path.dirname(launch.order.status_path), mode=0o700)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 from deploy_code.errors import DriverError
 from deploy_code.model import HealthCheck
@@ -16,18 +17,26 @@ _PLACEHOLDER = re.compile(
     r"\$\{(?:(?P<own>PORT(?:_\d+)?|DEPLOY_CODE_\w+)|services\.(?P<service>[^{}]+)\.(?P<what>host|port))\}"
 )
 
-PortOf = Callable[[str], int | None]
+
+class Place(NamedTuple):
+    """Where a service answers, for whoever asked. ``port`` None: it has none now."""
+
+    host: str
+    port: int | None
+
+
+PlaceOf = Callable[[str], Place]
 
 
 class Placeholders:
-    """Resolves texts of one instance. ``own``: PORT, PORT_n and DEPLOY_CODE_*; ``port_of``: where a service answers.
+    """Resolves texts of one instance. ``own``: PORT, PORT_n and DEPLOY_CODE_*; ``place_of``: where a service answers.
 
     ``lenient``: what has no value stays as it is written.
     """
 
-    def __init__(self, own: Mapping[str, str], port_of: PortOf, *, lenient: bool = False) -> None:
+    def __init__(self, own: Mapping[str, str], place_of: PlaceOf, *, lenient: bool = False) -> None:
         self._own = own
-        self._port_of = port_of
+        self._place_of = place_of
         self._lenient = lenient
 
     def fill(self, text: str) -> str:
@@ -55,7 +64,7 @@ class Placeholders:
         own, service, what = match["own"], match["service"], match["what"]
         if own:
             return self._own_value(own, match[0])
-        return "127.0.0.1" if what == "host" else str(self._port(service))
+        return self._host(service) if what == "host" else str(self._port(service))
 
     def _own_value(self, name: str, text: str) -> str:
         value = self._own.get(name)
@@ -66,8 +75,19 @@ class Placeholders:
             )
         return value
 
+    def _host(self, service: str) -> str:
+        host = self._place_of(service).host
+        if not host:
+            raise DriverError(
+                f"${{services.{service}.host}}: no container of {service} has an address now",
+                code="E007",
+                remedy=f"List {service} under dependencies, so that it is there first",
+                retryable=True,
+            )
+        return host
+
     def _port(self, service: str) -> int:
-        port = self._port_of(service)
+        port = self._place_of(service).port
         if port is None:
             raise DriverError(
                 f"${{services.{service}.port}}: no instance of {service} has a port now",
@@ -89,5 +109,5 @@ def own_values(*, service: str, uuid: str, revision: int, index: int, ports: Map
     for key, number in ports.items():
         values.setdefault("PORT", str(number))
         if key != "port":
-            values[f"PORT_{key}"] = str(number)
+            values.setdefault(f"PORT_{key.partition('/')[0]}", str(number))
     return values

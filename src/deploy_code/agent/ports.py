@@ -198,14 +198,17 @@ def assign(uuid: str, content: Content, policy: Policy, book: PortBook, *, kept:
 
 
 def fixed_ports(content: Content) -> Iterator[int]:
-    """Numbers that instances of ``content`` bind by themselves, or would without ``${PORT}``."""
+    """Numbers that instances of ``content`` bind by themselves, or would without ``${PORT}``, or are published at."""
     for port in content.ports:
-        if not port.dynamic and (number := port.container_port or port.host_port):
+        number = port.host_port if content.has_own_network else port.container_port or port.host_port
+        if not port.dynamic and number:
             yield number
 
 
 def chosen_freely(content: Content, policy: Policy) -> bool:
     """Whether another number could be tried: some port is dynamic and not simply the host_port."""
+    if content.has_own_network:
+        return any(port.dynamic and not (policy.replicas == 1 and port.host_port) for port in content.ports)
     dynamic = dynamic_keys(content, policy)
     declared = content.ports or (Port(),)
     return any(key_of(p) in dynamic and not (policy.replicas == 1 and p.host_port) for p in declared)

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from deploy_code.drivers.base import Running
 from deploy_code.drivers.custom import CHECKED, HandlerProbe
 from deploy_code.errors import DeployCodeError
+from deploy_code.health.build import RunInside
 from deploy_code.health.probes import AllProbes, Probe, port_asked
 from deploy_code.model import Gate, Phase, ProbeResult
 
@@ -91,7 +92,7 @@ class Readiness:
 
     def _probe(self, launch: Launch, running: Running) -> Probe:
         """The ordinary one; an object that says itself how it is is asked first, and what the file names after it."""
-        ordinary = launch.probe(lambda: self._running is not None)
+        ordinary = launch.probe(self._card.instance, lambda: self._running is not None, self._inside(launch, running))
         if CHECKED not in running.handler or not self._card.is_custom:
             return ordinary
         check = launch.check
@@ -103,8 +104,17 @@ class Readiness:
         )
         return AllProbes([asked, ordinary]) if check.endpoint or check.command else asked
 
+    def _inside(self, launch: Launch, running: Running) -> RunInside | None:
+        """Makes the probe of a command that runs in the container."""
+        if not launch.content.is_container:
+            return None
+        driver = self._card.site.drivers.containers.of(launch.content.container)
+        return lambda argv, timeout: driver.probe_command(running, argv, timeout=timeout)
+
     def _owner_check(self, probe: Probe) -> Callable[[], Awaitable[bool | None]] | None:
         """Asks whether the port that is probed is listened on by this very instance."""
+        if self._card.entry.wanted.content.has_own_network:
+            return None  # nobody else is at its address
         if self._card.is_custom:
             return None  # whose process listens is its handler's business: it may be no process of ours at all
         port = port_asked(probe)

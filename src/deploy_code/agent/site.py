@@ -11,6 +11,7 @@ from .drivers import Drivers
 from .journal import Journal
 from .launch import Launcher
 from .prober import Prober
+from .published import Numbers
 from .records import Records
 from .wanted import Entry
 
@@ -38,7 +39,7 @@ class Site(Protocol):
         """It is no more: forget it."""
         ...
 
-    def assign_ports(self, entry: Entry, instance: Instance, *, anew: bool) -> dict[str, int]:
+    def assign_ports(self, entry: Entry, instance: Instance, *, anew: bool) -> Numbers:
         """The ports for a start of ``instance``: those it had, unless ``anew``. Raises DriverError S004."""
         ...
 

@@ -55,7 +55,7 @@ class Stopping:
     def _failed(self, exc: DeployCodeError) -> str:
         """Say so, the same thing once; why it was."""
         why = self._card.clean(exc.text)
-        if exc.code == "E014":  # nobody can be asked, which whoever waits for it must know too
+        if exc.code == "E014" and self._card.is_custom:  # nobody can be asked: whoever waits for it must know too
             phase, note = Phase.UNKNOWN, f"{title(exc.code)}: {why}"
         else:
             phase, note = Phase.STOPPING, f"{endings.NOT_STOPPED}: {why}"

@@ -1,7 +1,8 @@
 """Code is content: what lies on disk and makes up an instance is hashed, so that an edited file is a change.
 
 Hashed for a service: files that ``command`` and ``args`` name (also after ``=``, as in ``--config=app.toml``), if they
-lie under the config's folder; what its ``files`` globs match, folders with all below them; its ``release``, as a tree.
+lie under the config's folder; what its ``files`` globs match, folders with all below them; its ``release``, as a tree;
+the context of its ``build``, by rules of its own (``build_context``).
 
 Left out: version control (``.git``, ``.hg``, ``.svn``, ``.jj``), caches (``__pycache__``, ``*.pyc``, ``.mypy_cache``,
 ``.pytest_cache``, ``.ruff_cache``), ``.DS_Store``, deploy-code's own folders and the service's volumes. Of files that
@@ -18,7 +19,7 @@ from dataclasses import dataclass, replace
 from hashlib import file_digest, sha256
 
 from deploy_code.errors import ConfigError, Problem
-from deploy_code.model import Content, Project, Release, ServiceSpec
+from deploy_code.model import Container, Content, Project, Release, ServiceSpec
 
 IGNORED = tuple(".git .hg .svn .jj __pycache__ *.pyc .mypy_cache .pytest_cache .ruff_cache .DS_Store".split())
 """Names that are never content, as patterns."""
@@ -91,10 +92,26 @@ class _Hasher:
     def service(self, spec: ServiceSpec) -> ServiceSpec:
         content = spec.content
         release = self._release(spec.name, content.release) if content.release else None
+        container = self._container(spec.name, content.container)
         files = dict(sorted(self._files(spec.name, content)))
-        if not files and not content.files and release is None:
+        if not files and not content.files and release is None and container is content.container:
             return spec
-        return replace(spec, content=replace(content, files=files, release=release))
+        return replace(spec, content=replace(content, files=files, release=release, container=container))
+
+    def _container(self, service: str, container: Container) -> Container:
+        build = container.build
+        if build is None:
+            return container
+        from deploy_code.config.build_context import build_digest
+
+        try:
+            return replace(container, build=replace(build, digest=build_digest(build)))
+        except ValueError as exc:
+            self._problem(service, "build", str(exc), "see Docker's documentation of .dockerignore")
+        except OSError as exc:
+            remedy = "name a folder with a Dockerfile, or the Dockerfile under build.dockerfile"
+            self._problem(service, "build", f"'{exc.filename}' cannot be read: {exc.strerror}", remedy)
+        return container
 
     def _release(self, service: str, release: Release) -> Release:
         try:

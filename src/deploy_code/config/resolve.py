@@ -189,7 +189,7 @@ def _container(service: ServiceConfig, config: DeploymentConfig, source: Source)
     """What the file says; where its engine is and what its image is made of is found out before a plan is made."""
     return Container(
         runtime=config.infrastructure.container_runtime.lower(),
-        build=_build(service.build, source) if service.build else None,
+        build=_build(service.build, config, source) if service.build else None,
         network=_network(config, source),
         extra_hosts=dict(service.extra_hosts),
         cap_add=tuple(map(str.upper, service.cap_add)),
@@ -204,12 +204,14 @@ def _container(service: ServiceConfig, config: DeploymentConfig, source: Source)
     )
 
 
-def _build(build: BuildConfig, source: Source) -> Build:
+def _build(build: BuildConfig, config: DeploymentConfig, source: Source) -> Build:
+    context = source.absolute(build.context)
     return Build(
-        context=source.absolute(build.context),
+        context=context,
         dockerfile=build.dockerfile,
         args=dict(build.args),
         target=build.target or "",
+        exclude=_own_folders(context, config, source),
     )
 
 
@@ -261,10 +263,17 @@ def _command(command: str, working_dir: str, release: Release | None, source: So
 def _release(service: ServiceConfig, config: DeploymentConfig, source: Source) -> Release:
     """What a release leaves out: deploy-code's own folders and what the service writes, if they lie inside it."""
     tree = source.absolute(service.release or ".")
+    written = (_inside(source.absolute(volume.mount_path), tree) for volume in service.volumes)
+    left_out = {*_own_folders(tree, config, source), *(path for path in written if path)}
+    return Release(source=tree, digest="", exclude=tuple(sorted(left_out)))
+
+
+def _own_folders(tree: str, config: DeploymentConfig, source: Source) -> tuple[str, ...]:
+    """Those of deploy-code's own folders that lie inside ``tree``, relative to it."""
     storage = config.infrastructure.storage
-    own = [storage.data_dir, storage.log_dir, storage.temp_dir, storage.backup_dir]
-    left_out = [_inside(source.absolute(path), tree) for path in [*own, *(v.mount_path for v in service.volumes)]]
-    return Release(source=tree, digest="", exclude=tuple(sorted({path for path in left_out if path})))
+    own = (storage.data_dir, storage.log_dir, storage.temp_dir, storage.backup_dir)
+    inside = (_inside(source.absolute(path), tree) for path in own)
+    return tuple(sorted({path for path in inside if path}))
 
 
 def _inside(path: str, folder: str) -> str | None:

@@ -32,7 +32,7 @@ def write_yaml(config: DeploymentConfig) -> str:
     variables = _variables(source_of(config))
     return yaml.dump(
         _written(given(config), (), variables),
-        Dumper=_Dumper,
+        Dumper=Dumper,
         sort_keys=False,
         allow_unicode=True,
         width=_ENDLESS,
@@ -58,24 +58,24 @@ def _fields(model: BaseModel) -> Iterator[tuple[str, Any]]:
 # --------------------------------------------------------------------------- variables, and dollars that are none
 
 
-class _AsWritten(str):
+class AsWritten(str):
     """Text of a file that holds variables; ``plain``: it stood there without quotes."""
 
     plain: bool
 
     @classmethod
-    def of(cls, text: str, plain: bool) -> _AsWritten:
+    def of(cls, text: str, plain: bool) -> AsWritten:
         made = cls(text)
         made.plain = plain
         return made
 
 
-def _variables(source: Source) -> dict[Path, tuple[_AsWritten, Any]]:
+def _variables(source: Source) -> dict[Path, tuple[AsWritten, Any]]:
     """Where a value came from variables: what is written there, and what it was."""
-    found: dict[Path, tuple[_AsWritten, Any]] = {}
+    found: dict[Path, tuple[AsWritten, Any]] = {}
     for path, (text, value) in source.plain.raw.items():
         node = node_at(source.tree, path)
-        written = _AsWritten.of(text, isinstance(node, Scalar) and node.plain and not node.tag)
+        written = AsWritten.of(text, isinstance(node, Scalar) and node.plain and not node.tag)
         for place in _places(canonical(path)):
             found.setdefault(place, (written, value))
     return found
@@ -95,7 +95,7 @@ def _places(path: Path) -> Iterator[Path]:
         yield (*path, 0)
 
 
-def _written(value: Any, path: Path, variables: Mapping[Path, tuple[_AsWritten, Any]]) -> Any:
+def _written(value: Any, path: Path, variables: Mapping[Path, tuple[AsWritten, Any]]) -> Any:
     if isinstance(value, dict):
         return {key: _written(each, (*path, key), variables) for key, each in value.items()}
     if isinstance(value, list):
@@ -130,7 +130,7 @@ def _escaped(text: str, path: Path) -> str:
 # --------------------------------------------------------------------------- YAML
 
 
-class _Dumper(yaml.SafeDumper):
+class Dumper(yaml.SafeDumper):
     """Quotes what our reader, which goes by YAML 1.2, would not take for text; writes no anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:
@@ -145,9 +145,9 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
-def _as_written(dumper: yaml.SafeDumper, text: _AsWritten) -> yaml.Node:
+def _as_written(dumper: yaml.SafeDumper, text: AsWritten) -> yaml.Node:
     return dumper.represent_scalar("tag:yaml.org,2002:str", str(text), style=None if text.plain else '"')
 
 
-_Dumper.add_representer(str, _text)
-_Dumper.add_representer(_AsWritten, _as_written)
+Dumper.add_representer(str, _text)
+Dumper.add_representer(AsWritten, _as_written)

@@ -27,7 +27,9 @@ class StartOrder:
     log_path: str = ""  # opened O_APPEND by the driver, 0640
     one_shot: bool = False
     status_path: str = ""  # one-shots: where the wrapper writes the exit status, atomically
-    resources: Resources = Resources()  # CPU and memory are limits, enforced where the machine lets us
+    resources: Resources = Resources()  # CPU, memory and pids are limits, enforced where the machine lets us
+    made: str = ""  # of a process: what its revision says, in digests (drivers/made.py)
+    patience: float = 30.0  # seconds that a runtime which is away is waited for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

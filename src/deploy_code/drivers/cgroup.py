@@ -1,4 +1,4 @@
-"""Where on this machine control groups can be made that limit CPU and memory. It looks, and creates nothing.
+"""Where on this machine control groups can be made that limit CPU, memory and processes. It looks, and creates nothing.
 
 Nothing is assumed of paths: mount points and the place of a process are read from /proc. Version 2 is one hierarchy
 for everything; version 1 has one for each controller; many machines have both, with version 2 knowing members only.
@@ -17,8 +17,8 @@ from typing import NamedTuple
 from deploy_code.model import Resources
 
 SUBGROUP = "agent"  # under systemd the agent sits in this part of its unit's group (platforms/unit.py)
-CONTROLLERS = ("cpu", "memory")
-_NAMES = {"cpu": "CPU", "memory": "memory"}
+CONTROLLERS = ("cpu", "memory", "pids")
+_NAMES = {"cpu": "CPU", "memory": "memory", "pids": "process"}
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
@@ -43,13 +43,13 @@ class Found:
 
     def unenforced(self, resources: Resources) -> str:
         """The limits among these that cannot be enforced: ``"CPU"``, ``"CPU and memory"``, mostly nothing."""
-        missing = [name for name in CONTROLLERS if name in limited(resources) - self.controllers]
-        return " and ".join(_NAMES[name] for name in missing)
+        missing = [_NAMES[name] for name in CONTROLLERS if name in limited(resources) - self.controllers]
+        return " and ".join((", ".join(missing[:-1]), missing[-1]) if len(missing) > 1 else missing)
 
 
 def limited(resources: Resources) -> frozenset[str]:
     """The controllers that these limits ask for."""
-    asked = {"cpu": resources.cpu_cores > 0, "memory": resources.memory_mb > 0}
+    asked = {"cpu": resources.cpu_cores > 0, "memory": resources.memory_mb > 0, "pids": resources.pids > 0}
     return frozenset(name for name, wanted in asked.items() if wanted)
 
 

@@ -24,6 +24,7 @@ _MIB = 1024 * 1024
 _PERIOD_US = 100_000
 _LONG_PERIOD_US = 1_000_000
 _LEAST_QUOTA_US = 1_000  # the kernel takes no less
+_NO_LIMIT = 1 << 62  # version 1 says a number for "max"
 _TRIES = 10  # for what others change meanwhile
 _CHASE_SECONDS = 0.02  # then the loop has its turn
 
@@ -120,6 +121,25 @@ class Group:
                 for proc in procs.values():
                     _kill(proc)
 
+    # -- what holds now
+
+    def holds(self, pid: int, name: str) -> bool:
+        """Is process ``pid`` in this group, which is called ``name``, or in one that was made inside it?"""
+        inside = [line for line in _lines(f"/proc/{pid}/cgroup") if name in line.split("/")]
+        return len(inside) >= len(self.folders) or look_up(pid) is None
+
+    def limits(self, resources: Resources) -> Iterator[tuple[str, str, str]]:
+        """Each limit that the kernel has, and that these ask for, in words; "" for none: (name, is, due)."""
+        for path, _ in self.folders:
+            memory = _number(f"{path}/memory.max", f"{path}/memory.limit_in_bytes")
+            if memory is not None:
+                yield "memory", _megabytes(memory), _megabytes(resources.memory_mb * _MIB)
+            if (cores := _cores(path)) is not None:
+                quota, period = _bandwidth(resources.cpu_cores)
+                yield "CPU", _in_cores(cores), _in_cores(quota / period if resources.cpu_cores else 0.0)
+            if (pids := _number(f"{path}/pids.max")) is not None:
+                yield "pids", str(pids or ""), str(resources.pids or "")
+
     # -- out of memory
 
     def oom_kills(self) -> int:
@@ -185,6 +205,8 @@ def _limit(folder: Folder, controllers: frozenset[str], resources: Resources) ->
         else:
             _write(f"{folder.path}/cpu.cfs_period_us", str(period))
             _write(f"{folder.path}/cpu.cfs_quota_us", str(quota))
+    if "pids" in controllers:
+        _write(f"{folder.path}/pids.max", str(resources.pids))  # threads count, too
 
 
 def _limit_memory_2(path: str, size: int) -> None:
@@ -203,6 +225,34 @@ def _bandwidth(cores: float) -> tuple[int, int]:
     """µs of CPU time in each period of so many µs."""
     period = _PERIOD_US if cores * _PERIOD_US >= _LEAST_QUOTA_US else _LONG_PERIOD_US
     return max(_LEAST_QUOTA_US, round(cores * period)), period
+
+
+def _number(*paths: str) -> int | None:
+    """What the first of these files that is there says; 0 for no limit, None where there is none of them."""
+    for path in paths:
+        if lines := _lines(path):
+            value = int(lines[0]) if lines[0].isdecimal() else 0
+            return value if value < _NO_LIMIT else 0
+    return None
+
+
+def _cores(path: str) -> float | None:
+    """How many cores its processes may use; 0 for no limit, None where this folder does not say."""
+    if lines := _lines(f"{path}/cpu.max"):
+        quota, _, period = lines[0].partition(" ")
+    elif lines := _lines(f"{path}/cpu.cfs_quota_us"):
+        quota, period = lines[0], "".join(_lines(f"{path}/cpu.cfs_period_us"))
+    else:
+        return None
+    return int(quota) / int(period) if quota.isdecimal() and period.isdecimal() else 0.0
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / _MIB:g} MB" if size else ""
+
+
+def _in_cores(cores: float) -> str:
+    return f"{cores:g} {'core' if cores == 1 else 'cores'}" if cores else ""
 
 
 def _kill(proc: Proc) -> None:

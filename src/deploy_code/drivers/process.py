@@ -14,16 +14,17 @@ import os
 import signal as signals
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
 from deploy_code.drivers.base import Running, StartOrder
 from deploy_code.drivers.group import Group
 from deploy_code.drivers.groups import Groups
+from deploy_code.drivers.made import MADE, differences, limits_changed
 from deploy_code.drivers.oneshot import read_status
 from deploy_code.drivers.pidfd import Watch
-from deploy_code.drivers.proctree import Claim, Ident, Proc, Table, boot_id, look_up
+from deploy_code.drivers.proctree import Claim, Ident, Proc, Stranger, Table, boot_id, look_up
 from deploy_code.drivers.reaper import Orphans
 from deploy_code.drivers.scans import SharedScan
 from deploy_code.drivers.spawn import spawn
@@ -75,7 +76,7 @@ class ProcessDriver:
             start_time=ident.start_time,
             boot_id=boot_id(),
             status_path=order.status_path if order.one_shot else "",
-            handler=group.memory if group is not None else {},
+            handler={**(group.memory if group is not None else {}), **({MADE: order.made} if order.made else {})},
         )
 
     async def _make_group(self, order: StartOrder) -> Group | None:
@@ -234,6 +235,38 @@ class ProcessDriver:
             return ()
         members = await self._members(self._claim(running))
         return tuple(sorted(members, key=lambda pid: (pid != running.pid, pid)))
+
+    # ----------------------------------------------------------------------- drift
+
+    async def differences(self, running: Running, order: StartOrder) -> tuple[str, ...]:
+        """In words, led by what it is about: what of this one is not as ``order`` would make it. No values of env."""
+        proc = look_up(running.pid)
+        if running.boot_id != boot_id() or proc is None or proc.start_time != running.start_time:
+            return ()
+        group = Group.remembered(running.handler)
+        return (
+            *differences(running.handler, order.made, pid=running.pid, env=order.env),
+            *limits_changed(group, order.resources, running.pid, running.uuid),
+        )
+
+    async def strangers(self, state: str, known: Callable[[], Collection[str]]) -> list[Stranger]:
+        """What was started for the project in folder ``state`` and is no instance that is ``known``."""
+        before = set(known())
+        table = await self._scans.fresh(since=0)
+        return table.strangers(state, before.union(known()))  # what comes or goes meanwhile is no stranger
+
+    async def remove(self, stranger: Stranger, timeout: float) -> None:
+        """End it as an instance is ended. Raises DriverError when something cannot be killed."""
+        pid, start_time = stranger.leader.ident
+        group = Group.around(pid, stranger.uuid)
+        running = Running(
+            uuid=stranger.uuid,
+            pid=pid,
+            start_time=start_time,
+            boot_id=boot_id(),
+            handler=group.memory if group else {},
+        )
+        await self.stop(running, "SIGTERM", timeout)
 
     def reap_strangers(self) -> int:
         """Reap ended orphans that were handed to us (``become_subreaper``). Call it about once a second.

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cache, cached_property
 from typing import NamedTuple
 
 INSTANCE_KEY = b"DEPLOY_CODE_INSTANCE="
+SERVICE_KEY = b"DEPLOY_CODE_SERVICE="
+STATE = "DEPLOY_CODE_STATE"  # the project's state folder: tells apart two projects of one name
 
 
 class Ident(NamedTuple):
@@ -43,6 +45,15 @@ class Proc(NamedTuple):
     def alive(self) -> bool:
         """Not a zombie. One whose main thread has left but whose others run only looks like a zombie."""
         return self.state not in "ZX" or self.threads > 1
+
+
+class Stranger(NamedTuple):
+    """What carries the marks of a project, and belongs to none of its instances. ``leader``: its oldest process."""
+
+    uuid: str
+    service: str
+    leader: Proc
+    count: int
 
 
 class Claim(NamedTuple):
@@ -87,12 +98,17 @@ def _read(path: str, size: int) -> bytes:
 
 def _uuid_of(pid: int) -> str:
     """Value of DEPLOY_CODE_INSTANCE in its environment; empty when there is none or it may not be read."""
+    return _value_of(pid, INSTANCE_KEY)
+
+
+def _value_of(pid: int, key: bytes) -> str:
+    """What follows ``key`` ("NAME=") in the environment of a process."""
     try:
         with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
             environ = file.read()
     except OSError:  # gone meanwhile, or another user's: then it is not one that we started
         return ""
-    _, found, rest = (b"\0" + environ).partition(b"\0" + INSTANCE_KEY)
+    _, found, rest = (b"\0" + environ).partition(b"\0" + key)
     return rest.partition(b"\0")[0].decode(errors="replace") if found else ""
 
 
@@ -137,6 +153,17 @@ class Table:
             for uuid in uuids
             if (holders := self._holders.get(uuid))
         }
+
+    def strangers(self, state: str, known: Collection[str]) -> list[Stranger]:
+        """What was started for the project in folder ``state``, as an instance that is none of ``known``."""
+        key = f"{STATE}=".encode()
+        found = []
+        for uuid in self._holders.keys() - set(known):
+            ours = [proc for proc in self._holders[uuid] if _value_of(proc.pid, key) == state]
+            if state and ours:
+                leader = min(ours, key=lambda proc: (proc.sid != proc.pid, proc.start_time, proc.pid))
+                found.append(Stranger(uuid, _value_of(leader.pid, SERVICE_KEY), leader, len(ours)))
+        return sorted(found)
 
     def _roots(self, claim: Claim) -> list[Ident]:
         begun = claim.leader.start_time

@@ -13,39 +13,47 @@ from deploy_code.health.probes import AliveProbe, AllProbes, CommandProbe, HttpP
 from deploy_code.health.target import Target, parse_target
 from deploy_code.model import Content, HealthCheck, Port
 
+RunInside = Callable[[tuple[str, ...], float], Probe]
+
 
 def build_probe(
     check: HealthCheck,
     content: Content,
     *,
+    host: str = "localhost",
     ports: Mapping[str, int],
     env: Mapping[str, str],
     working_dir: str = "",
     user: str = "",
     alive: Callable[[], bool],
+    inside: RunInside | None = None,
 ) -> Probe:
     """The probe of one instance; ``check`` holds no placeholders any more.
 
-    ``ports`` are the instance's own (container_port or "port" as text → number bound), ``env``,
-    ``working_dir`` and ``user`` those of the service, for a command. Without endpoint and command:
-    TCP-connect to the first port; without a port: alive. Raises ServiceError S003 for an endpoint that cannot
-    be asked.
+    ``host`` is where the instance answers, ``ports`` are its own (container_port or "port" as text → number bound),
+    ``env``, ``working_dir`` and ``user`` those of the service, for a command; ``inside`` makes the probe of a command
+    that runs where the instance does (argv, seconds). Without endpoint and command: TCP-connect to the first port;
+    without a port: alive. Raises ServiceError S003 for an endpoint that cannot be asked.
     """
+    if check.disabled:
+        return AliveProbe(alive)
     parts: list[Probe] = []
     if check.endpoint:
-        parts.append(_endpoint_probe(check, content, ports, env))
-    if check.command:
+        parts.append(_endpoint_probe(check, content, host, ports, env))
+    if check.command and inside is not None:
+        parts.append(inside(check.command, check.timeout_seconds))
+    elif check.command:
         parts.append(
             CommandProbe(check.command, timeout=check.timeout_seconds, env=env, working_dir=working_dir, user=user)
         )
     if not parts:
-        return _default_probe(check, content, ports, alive)
+        return _default_probe(check, content, host, ports, alive)
     return parts[0] if len(parts) == 1 else AllProbes(parts)
 
 
 def has_check_or_port(check: HealthCheck, content: Content) -> bool:
     """Is there anything to ask but whether the process lives?"""
-    return bool(check.endpoint or check.command or _tcp_ports(content))
+    return not check.disabled and bool(check.endpoint or check.command or _tcp_ports(content))
 
 
 def first_port(content: Content, ports: Mapping[str, int]) -> int | None:
@@ -64,25 +72,29 @@ def actual_port(port: Port, ports: Mapping[str, int]) -> int | None:
     return port.container_port or port.host_port
 
 
-def _endpoint_probe(check: HealthCheck, content: Content, ports: Mapping[str, int], env: Mapping[str, str]) -> Probe:
-    target = _target(check.endpoint, content, ports, env)
+def _endpoint_probe(
+    check: HealthCheck, content: Content, host: str, ports: Mapping[str, int], env: Mapping[str, str]
+) -> Probe:
+    target = _target(check.endpoint, content, host, ports, env)
     kind = TcpProbe if target.scheme == "tcp" else HttpProbe
     return kind(target, timeout=check.timeout_seconds, interval=check.interval_seconds)
 
 
-def _default_probe(check: HealthCheck, content: Content, ports: Mapping[str, int], alive: Callable[[], bool]) -> Probe:
+def _default_probe(
+    check: HealthCheck, content: Content, host: str, ports: Mapping[str, int], alive: Callable[[], bool]
+) -> Probe:
     port = first_port(content, ports)
     if port is None:
         return AliveProbe(alive)
-    target = Target(scheme="tcp", host="localhost", port=port)
+    target = Target(scheme="tcp", host=host, port=port)
     return TcpProbe(target, timeout=check.timeout_seconds, interval=check.interval_seconds)
 
 
-def _target(endpoint: str, content: Content, ports: Mapping[str, int], env: Mapping[str, str]) -> Target:
+def _target(endpoint: str, content: Content, host: str, ports: Mapping[str, int], env: Mapping[str, str]) -> Target:
     if endpoint.startswith("/"):
         port = first_port(content, ports) or _port_from_env(endpoint, env)
-        return parse_target(f"http://localhost:{port}{endpoint}")
-    return _aimed(parse_target(endpoint), content, ports)
+        return _at(parse_target(f"http://localhost:{port}{endpoint}"), host)
+    return _aimed(parse_target(endpoint), content, host, ports)
 
 
 def _port_from_env(endpoint: str, env: Mapping[str, str]) -> int:
@@ -96,14 +108,18 @@ def _port_from_env(endpoint: str, env: Mapping[str, str]) -> int:
     return int(text)
 
 
-def _aimed(target: Target, content: Content, ports: Mapping[str, int]) -> Target:
+def _aimed(target: Target, content: Content, host: str, ports: Mapping[str, int]) -> Target:
     """At the instance's own port, where the target names one of the service's ports on this machine."""
     if not target.is_this_machine:
         return target
     for port in _tcp_ports(content):
         if target.port in (port.container_port, port.host_port):
-            return target.at_port(actual_port(port, ports) or target.port)
+            return _at(target.at_port(actual_port(port, ports) or target.port), host)
     return target
+
+
+def _at(target: Target, host: str) -> Target:
+    return target if host == "localhost" else target.at(host)
 
 
 def _tcp_ports(content: Content) -> list[Port]:

@@ -91,7 +91,7 @@ class HttpClient:
         self.target = target
         self._tls = tls or (_default_tls() if target.scheme == "https" else None)
         self._fixed: tuple[Address, ...] = ((socket.AF_UNIX, unix),) if unix else ()
-        self._resolver = Resolver(target.host, target.port, max_age=lookup_seconds)
+        self._resolver = Resolver(target.dial or target.host, target.port, max_age=lookup_seconds)
         self._body_limit = body_limit
 
     async def exchange(self, request: bytes, *, timeout: float, without_body: bool = False) -> Response:

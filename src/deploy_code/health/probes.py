@@ -79,8 +79,8 @@ class TcpProbe:
         self.target = target
         self.port = target.port
         self._timeout = timeout
-        self._text = target.authority
-        self._resolver = Resolver(target.host, target.port, max_age=interval)
+        self._text = f"{target.authority} at {target.dial}" if target.dial else target.authority
+        self._resolver = Resolver(target.dial or target.host, target.port, max_age=interval)
 
     async def __call__(self) -> ProbeResult:
         from asyncio import timeout

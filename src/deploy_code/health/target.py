@@ -22,6 +22,7 @@ class Target:
     port: int
     path: str = "/"  # with its query, ready to be sent
     authorization: str = ""
+    dial: str = ""  # where to connect to, if that is not what the host says
 
     @property
     def authority(self) -> str:
@@ -37,9 +38,14 @@ class Target:
     def at_port(self, port: int) -> Target:
         return replace(self, port=port)
 
+    def at(self, address: str) -> Target:
+        """The same question put to ``address``: names in it, and in certificates, stay as they are written."""
+        return replace(self, dial=address)
+
     def __str__(self) -> str:
         path = "" if self.scheme == "tcp" else self.path
-        return f"{self.scheme}://{self.authority}{path}"
+        at = f" at {self.dial}" if self.dial else ""
+        return f"{self.scheme}://{self.authority}{path}{at}"
 
 
 def parse_target(endpoint: str) -> Target:

@@ -9,18 +9,20 @@ import os
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from deploy_code.errors import ConfigError, ServiceError
 from deploy_code.events import Bus
 from deploy_code.model import Project, Settings
-from deploy_code.orchestrator import targets
+from deploy_code.orchestrator import prepare, targets
 from deploy_code.orchestrator.brake import interrupted
 from deploy_code.orchestrator.deployment import DeploymentRun, Order
+from deploy_code.orchestrator.engine_facts import engine_facts
 from deploy_code.orchestrator.failure import scrubbed
 from deploy_code.orchestrator.limits import unenforced
 from deploy_code.orchestrator.observe import goals, observe, recorded_instances
-from deploy_code.orchestrator.preflight import preflight
+from deploy_code.orchestrator.preflight import preflight, starts
 from deploy_code.orchestrator.record import entries, settings_of
 from deploy_code.orchestrator.recover import leave, recovery, unfinished
 from deploy_code.orchestrator.report import DeploymentReport
@@ -58,6 +60,7 @@ class Engine:
         self._strategies = dict(strategies or {})
         self._known = Registered()
         self._run: DeploymentRun | None = None
+        self._preparation = prepare.Preparation()
         self._asked_to_end = False
 
     # ------------------------------------------------------------------------------------------------------ operations
@@ -79,7 +82,8 @@ class Engine:
         try:
             project = self._host.load()
             known = self._registered(project)
-            make = targets.deploy(project, services, rerun, strategy=known.chosen)
+            make = partial(targets.deploy, services=services, rerun=rerun, strategy=known.chosen)
+            make(project)  # names that are not there are told before anything else
             dry = self._host.options.dry_run or project.settings.dry_run
             with scrubbed(lambda: self._host.redactor(project)):
                 _ = dry or known.extensions.constructed  # one that cannot be is a mistake in the file
@@ -87,16 +91,21 @@ class Engine:
             await self._host.forget_prestarted()
             raise
         if dry:
-            return _planned(self._plan(project, known, make, skipped), project.warnings)
+            project, plan = await self._plan(project, known, make, services, skipped)
+            return _planned(plan, project.warnings)
         async with self._session(project, known) as parts:
-            return await self._deploy(parts, project, known, make, skipped)
+            project = await self._preparation.run(
+                prepare.settled(self._host, project, only=services, book=parts.store, publish=parts.publish)
+            )
+            return await self._deploy(parts, project, known, make(project), skipped)
 
     async def plan(self, services: Sequence[str] | None = None, *, rerun: Sequence[str] = ()) -> Plan:
         """What ``deploy`` would do, preflight included. Opens the state read-only, starts no agent, creates nothing."""
         project = self._host.load()
         known = self._registered(project)
-        make = targets.deploy(project, services, rerun, strategy=known.chosen)
-        return self._plan(project, known, make, frozenset())
+        make = partial(targets.deploy, services=services, rerun=rerun, strategy=known.chosen)
+        make(project)
+        return (await self._plan(project, known, make, services, frozenset()))[1]
 
     async def stop(
         self, timeout: float | None = None, services: Sequence[str] | None = None
@@ -141,6 +150,7 @@ class Engine:
     def interrupt(self) -> None:
         """First call: an orderly rollback. Second: stop at once; what is left is recorded and can be recovered."""
         self._asked_to_end = True
+        self._preparation.interrupt()
         if self._run is not None:
             self._run.interrupt()
 
@@ -204,7 +214,7 @@ class Engine:
             env=dict(project.env),
             skip_phases=skipped,
         )
-        self._preflight(parts, order)
+        await self._preflight(parts, order)
         return await self._execute(parts, order)
 
     async def _recorded(self, make: FromRecord, *, stop_timeout: float | None = None) -> DeploymentReport:
@@ -218,7 +228,10 @@ class Engine:
             order = await self._order(parts, target, settings_of(last.settings if last else None), self._known)
             order = replace(order, stop_timeout=stop_timeout, root=self._host.root())
             parts.warnings.extend(order.plan.warnings)
-            self._preflight(parts, order)
+            await self._preflight(parts, order)
+            await self._preparation.run(
+                prepare.present(self._host, starts(order.plan).values(), book=parts.store, publish=parts.publish)
+            )
             return await self._execute(parts, order)
 
     async def _order(self, parts: Parts, make: MakeTarget, settings: Settings, known: Registered) -> Order:
@@ -233,11 +246,13 @@ class Engine:
             forced=parts.options.force,
         )
 
-    def _preflight(self, parts: Parts, order: Order) -> None:
+    async def _preflight(self, parts: Parts, order: Order) -> None:
         if order.plan.kind != "stop":
-            self._look_ahead(order.plan, order.observed, order.root, order.skip_phases, parts.redactor, self._known)
+            await self._look_ahead(
+                order.plan, order.observed, order.root, order.skip_phases, parts.redactor, self._known
+            )
 
-    def _look_ahead(
+    async def _look_ahead(
         self,
         plan: Plan,
         observed: Observed,
@@ -248,14 +263,16 @@ class Engine:
     ) -> None:
         if "validation" in skipped:
             return
+        state = self._host.identity.directories.state
         with scrubbed(lambda: redactor):
             preflight(
                 plan,
-                state=self._host.identity.directories.state,
+                state=state,
                 root=root,
                 held=_held(observed),
                 code_types={*self._host.code_types, *_served(observed)},
                 known_types=known.extensions.types,
+                engines=await engine_facts(starts(plan).values(), project=self._name, state=state),
             )
 
     async def _execute(self, parts: Parts, order: Order) -> DeploymentReport:
@@ -280,17 +297,26 @@ class Engine:
 
     # --------------------------------------------------------------------------------------------------------- dry run
 
-    def _plan(self, project: Project, known: Registered, make: MakeTarget, skipped: Collection[str]) -> Plan:
+    async def _plan(
+        self,
+        project: Project,
+        known: Registered,
+        make: Callable[[Project], MakeTarget],
+        only: Collection[str] | None,
+        skipped: Collection[str],
+    ) -> tuple[Project, Plan]:
+        """The plan, and the project it is for: with all that its images say, as far as they are there."""
         with ExitStack() as stack:
             store = self._reader(stack)
+            project = await prepare.settled(self._host, project, only=only, book=store, look_only=True)
             observed = self._look(store) if store else Observed()
-            target = replace(make(observed), rollouts=known.rollouts, warnings=self._unfinished(store))
+            target = replace(make(project)(observed), rollouts=known.rollouts, warnings=self._unfinished(store))
         redactor = self._host.redactor(project)
         plan = self._annotated(_reconciled(target, observed, redactor))
-        self._look_ahead(plan, observed, project.root, skipped, redactor, known)
+        await self._look_ahead(plan, observed, project.root, skipped, redactor, known)
         if "resources" not in skipped and not self._host.options.force:
             self._host.reservations().check(plan, project.settings)
-        return plan
+        return project, plan
 
     def _unfinished(self, store: Store | None) -> tuple[str, ...]:
         """A deployment that was left behind, which somebody who only looks leaves as it is."""
@@ -344,7 +370,7 @@ def _planned(plan: Plan, warnings: Sequence[str]) -> DeploymentReport:
 def _held(observed: Observed) -> dict[str, set[int]]:
     """Ports that instances hold now, by service."""
     return {
-        name: {number for each in found.instances if each.phase.is_alive for number in each.ports.values()}
+        name: {number for each in found.instances if each.phase.is_alive for number in each.held_ports}
         for name, found in observed.services.items()
     }
 

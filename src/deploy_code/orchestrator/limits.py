@@ -1,4 +1,4 @@
-"""Says in the plan which limits of CPU and memory will not be enforced on this machine."""
+"""Says in the plan which limits of CPU, memory and processes will not be enforced on this machine."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def _started(plan: Plan) -> dict[str, ServiceSpec]:
 
 
 def _has_limits(spec: ServiceSpec) -> bool:
-    return bool(spec.content.resources.cpu_cores or spec.content.resources.memory_mb)
+    resources = spec.content.resources
+    return bool(resources.cpu_cores or resources.memory_mb or resources.pids)
 
 
 def _of_agent(state: str) -> Found | None:

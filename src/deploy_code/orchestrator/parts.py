@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from deploy_code.events import Bus, Event, StepFinished, StepStarted, WarningRaised
+from deploy_code.events import Bus, Event, ImageProgress, StepFinished, StepStarted, WarningRaised
 
 if TYPE_CHECKING:
     from deploy_code.config.schema import DeploymentConfig
@@ -43,6 +43,9 @@ class Host(Protocol):
 
     @property
     def identity(self) -> Identity: ...
+
+    @property
+    def environ(self) -> Mapping[str, str]: ...
 
     def has_state(self) -> bool: ...
 
@@ -91,7 +94,7 @@ class Parts:
 
     def publish(self, event: Event) -> None:
         """Record it for the audit (steps have a trace of their own), then tell everybody who listens."""
-        if not isinstance(event, StepStarted | StepFinished):
+        if not isinstance(event, StepStarted | StepFinished | ImageProgress):
             self.audit.event(event)
         self.bus.publish(event)
 

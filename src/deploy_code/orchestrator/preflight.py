@@ -14,14 +14,19 @@ from dataclasses import dataclass
 
 from deploy_code.errors import PreflightError, Problem
 from deploy_code.model import OWN_TYPES, Content, Port, ServiceSpec
+from deploy_code.orchestrator.engine_facts import EngineFacts, container_problems, is_here
 from deploy_code.plan.plan import Goal, Plan
 
+NO_ENGINES = EngineFacts()
 STARTING = ("create", "replace", "start", "restart", "scale", "run")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """What the checks may know beside the plan. ``freed``: ports this plan frees; ``kept``: port → who keeps it."""
+    """What the checks may know beside the plan. ``freed``: ports this plan frees; ``kept``: port → who keeps it.
+
+    ``engines``: what container runtimes have, and whose it is.
+    """
 
     state: str
     root: str
@@ -29,6 +34,7 @@ class World:
     kept: Mapping[tuple[int, str], str]
     code_types: Collection[str] = ()
     known_types: Collection[str] = ()
+    engines: EngineFacts = NO_ENGINES
 
 
 def preflight(
@@ -39,13 +45,14 @@ def preflight(
     held: Mapping[str, Collection[int]],
     code_types: Collection[str] = (),
     known_types: Collection[str] = (),
+    engines: EngineFacts = NO_ENGINES,
 ) -> None:
     """Raise PreflightError with everything that is not as the plan needs it.
 
     ``held``: ports that running instances of each service hold now, as numbers. ``code_types``: types of services that
-    this very process registered; ``known_types``: all others that are registered.
+    this very process registered; ``known_types``: all others that are registered. ``engines``: see ``engine_facts``.
     """
-    starting = {name: plan.after[name] for name, action in plan.actions.items() if action in STARTING}
+    starting = starts(plan)
     world = World(
         state=state,
         root=root,
@@ -53,11 +60,17 @@ def preflight(
         kept=_kept(plan, held),
         code_types=code_types,
         known_types=known_types,
+        engines=engines,
     )
     problems = [problem for goal in starting.values() for check in _CHECKS for problem in check(goal, world)]
     if problems:
         count = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
         raise PreflightError(f"this machine is not ready for the deployment: {count}; nothing was changed", problems)
+
+
+def starts(plan: Plan) -> dict[str, Goal]:
+    """What this plan starts instances of."""
+    return {name: plan.after[name] for name, action in plan.actions.items() if action in STARTING}
 
 
 def _freed(plan: Plan, held: Mapping[str, Collection[int]]) -> frozenset[tuple[int, str]]:
@@ -88,14 +101,6 @@ def _runtime(goal: Goal, world: World) -> Iterator[Problem]:
                 remedy="name its class under `plugins:`, register it in this program, or leave service_type out to run "
                 "it as a process",
             )
-    elif content.service_type == "container":
-        yield _problem(
-            goal.spec,
-            "it needs a container runtime, and this version runs processes only",
-            code="E014",
-            key="image",
-            remedy="give it a `command` instead of an `image`",
-        )
 
 
 def _command(goal: Goal, world: World) -> Iterator[Problem]:
@@ -207,8 +212,6 @@ def _why_not_creatable(path: str) -> str:
 
 def _router(goal: Goal, world: World) -> Iterator[Problem]:
     """Until there is a router, a host port is bound by the one instance itself (CONTRACTS §1)."""
-    if goal.spec.content.service_type == "container":
-        return
     for number, port in enumerate(goal.spec.content.ports):
         key = f"ports[{number}].host_port"
         if port.host_port and goal.replicas > 1:
@@ -220,6 +223,8 @@ def _router(goal: Goal, world: World) -> Iterator[Problem]:
                 key=key,
                 remedy="take host_port out (each replica then gets its own port as ${PORT}), or set replicas to 1",
             )
+        elif goal.spec.content.has_own_network:
+            continue  # the runtime publishes one number as another
         elif port.host_port and port.container_port not in (None, port.host_port) and not is_dynamic(goal.spec, port):
             yield _problem(
                 goal.spec,
@@ -238,14 +243,18 @@ def is_dynamic(spec: ServiceSpec, port: Port) -> bool:
 
 
 def _ports(goal: Goal, world: World) -> Iterator[Problem]:
-    if goal.spec.content.service_type == "container":
-        return
-    for number, port in enumerate(goal.spec.content.ports):
-        wanted = port.host_port or (None if is_dynamic(goal.spec, port) or goal.replicas > 1 else port.container_port)
+    content = goal.spec.content
+    here = not content.is_container or is_here(content.container.engine)
+    for number, port in enumerate(content.ports):
+        wanted = port.host_port or _bound_by_itself(goal, port)
         thing = (wanted or 0, port.protocol)
         if not wanted or thing in world.freed:
             continue
-        holder = world.kept.get(thing) or _stranger_on(wanted, port.protocol)
+        holder = (
+            world.kept.get(thing)
+            or world.engines.publisher(*thing)
+            or (_stranger_on(wanted, port.protocol) if here else "")
+        )
         if holder:
             yield _problem(
                 goal.spec,
@@ -254,6 +263,12 @@ def _ports(goal: Goal, world: World) -> Iterator[Problem]:
                 key=f"ports[{number}]",
                 remedy="stop who holds it, or take another port",
             )
+
+
+def _bound_by_itself(goal: Goal, port: Port) -> int | None:
+    """The number that it takes on this machine without anybody's help."""
+    inside = goal.spec.content.has_own_network
+    return None if inside or is_dynamic(goal.spec, port) or goal.replicas > 1 else port.container_port
 
 
 def _stranger_on(number: int, protocol: str) -> str:
@@ -314,8 +329,15 @@ def _release(goal: Goal, world: World) -> Iterator[Problem]:
         )
 
 
+def _container(goal: Goal, world: World) -> Iterator[Problem]:
+    if goal.spec.content.is_container:
+        for message, code, key, remedy in container_problems(goal, world.engines):
+            yield _problem(goal.spec, message, code=code, key=key, remedy=remedy)
+
+
 _CHECKS: tuple[Callable[[Goal, World], Iterator[Problem]], ...] = (
     _runtime,
+    _container,
     _command,
     _folder,
     _user,

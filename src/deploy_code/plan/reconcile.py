@@ -15,6 +15,7 @@ from deploy_code.errors import ConfigError
 from deploy_code.model import Condition, Phase, ServiceSpec, StrategyName
 from deploy_code.plan.diff import Change, changes
 from deploy_code.plan.graph import Graph, Handover, Rollout, first_needed, handles
+from deploy_code.plan.holdings import places_held, ports_held
 from deploy_code.plan.notes import notes
 from deploy_code.plan.observed import Observed, Target
 from deploy_code.plan.order import dependency_order
@@ -235,13 +236,8 @@ def _hand_over(graph: Graph, rollouts: Mapping[str, Rollout], wanted: Mapping[st
 
 def exclusive_things(spec: ServiceSpec) -> Iterator[str]:
     """What only one revision of one service may hold at a time: fixed ports, writable directories of its own."""
-    for port in spec.content.ports:
-        number = port.host_port or (None if port.dynamic else port.container_port)
-        if number:
-            yield f"port {number}/{port.protocol}"
-    for volume in spec.content.volumes:
-        if not volume.read_only and not volume.shared:
-            yield f"directory {volume.mount_path}"
+    yield from ports_held(spec.content)
+    yield from places_held(spec.content)
 
 
 def _remove_last(

@@ -13,7 +13,7 @@ from deploy_code.errors import StateError
 from deploy_code.state.connection import connect, sqlite_errors_wrapped
 from deploy_code.state.sql import FOLDER
 
-VERSION = 2
+VERSION = 3
 MIGRATIONS = os.path.join(FOLDER, "migrations")
 
 

@@ -17,7 +17,7 @@ SELECT service, max(number) FROM revisions GROUP BY service
 
 -- name: put_revision
 INSERT INTO revisions (service, number, run_hash, content, secrets, created_at) VALUES (?, ?, ?, ?, ?, ?)
-ON CONFLICT (service, run_hash) DO UPDATE SET secrets = excluded.secrets
+ON CONFLICT (service, run_hash) DO UPDATE SET secrets = excluded.secrets, content = excluded.content
 
 -- name: contents
 SELECT r.service, r.number, r.content, r.secrets
@@ -95,6 +95,27 @@ SELECT * FROM (
     WHERE id > :agent AND at >= :since AND (:service IS NULL OR service = :service)
     ORDER BY 1 DESC, 2 DESC, 3 DESC LIMIT :limit
 ) ORDER BY 1, 2, 3
+
+-- name: revisions
+SELECT service, number FROM revisions ORDER BY service, number
+
+-- name: forget_revision
+DELETE FROM revisions WHERE service = ? AND number = ?
+
+-- name: images
+SELECT id, facts FROM images WHERE id IN (SELECT value FROM json_each(?))
+
+-- name: image_ids
+SELECT id FROM images
+
+-- name: put_image
+INSERT INTO images (id, facts) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET facts = excluded.facts
+
+-- name: forget_image
+DELETE FROM images WHERE id = ?
+
+-- name: good_maps
+SELECT coalesce(final, before) FROM deployments WHERE good ORDER BY number DESC LIMIT ?
 
 -- name: resolved_get
 SELECT project FROM resolved WHERE digest = ?

@@ -122,6 +122,23 @@ class Questions:
             for service, number, content, secrets in rows
         }
 
+    def revisions(self) -> list[Pair]:
+        """All that are recorded, by service and number."""
+        return [(service, number) for service, number in self._sql.all("revisions")]
+
+    def good_maps(self, limit: int) -> list[dict[str, MapEntry]]:
+        """What the newest good deployments left, newest first."""
+        return [load_map(row[0]) for row in self._sql.all("good_maps", (limit,))]
+
+    def images(self, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """What is remembered of these images, by ID; unknown ones are not in the answer."""
+        rows = self._sql.all("images", (dump(list(ids)),))
+        return {key: json.loads(facts) for key, facts in rows}
+
+    def image_ids(self) -> set[str]:
+        """Every image that was ever looked at for this project."""
+        return {row[0] for row in self._sql.all("image_ids")}
+
     def policies(self, digests: Iterable[str]) -> dict[str, Policy]:
         """Policies by digest; unknown ones are not in the answer."""
         from deploy_code.model import Policy

@@ -70,6 +70,11 @@ CREATE TABLE events (
     who        TEXT NOT NULL DEFAULT ''
 ) STRICT;
 
+CREATE TABLE images (                    -- what images say of themselves, by ID: an ID never means anything else
+    id    TEXT PRIMARY KEY,              -- sha256:…
+    facts TEXT NOT NULL                  -- orchestrator.image_facts.ImageFacts
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE resolved (                  -- cache: digest of all inputs of a load → model.Project
     digest     TEXT PRIMARY KEY,
     project    TEXT NOT NULL,

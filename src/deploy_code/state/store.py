@@ -97,7 +97,11 @@ class Store(Questions):
         self._sql.run("adopt", {"file": file, "environment": environment, "log_dir": log_dir})
 
     def put_revisions(self, revisions: Iterable[tuple[int, ServiceSpec]]) -> None:
-        """Record contents under their numbers. One that is known keeps its number and content."""
+        """Record contents under their numbers. One that is known keeps its number.
+
+        Its content is replaced: under one hash contents differ only in what the hash leaves out (where an image is
+        pulled from, which ID a build got).
+        """
         with self._sql.transaction():
             self._put_revisions(revisions)
 
@@ -112,6 +116,21 @@ class Store(Questions):
 
     def _put_policies(self, policies: Iterable[Policy]) -> None:
         self._sql.run_many("put_policy", dict(policy_row(policy) for policy in policies).items())
+
+    def forget_revisions(self, pairs: Iterable[tuple[str, int]]) -> None:
+        """Drop contents that nobody returns to any more."""
+        with self._sql.transaction():
+            self._sql.run_many("forget_revision", list(pairs))
+
+    def put_images(self, facts: Mapping[str, Mapping[str, Any]]) -> None:
+        """Remember what images say of themselves, by ID."""
+        with self._sql.transaction():
+            self._sql.run_many("put_image", [(key, dump(dict(data))) for key, data in facts.items()])
+
+    def forget_images(self, ids: Iterable[str]) -> None:
+        """These are gone from the engine."""
+        with self._sql.transaction():
+            self._sql.run_many("forget_image", [(each,) for each in ids])
 
     # ------------------------------------------------------------------ deployments
 

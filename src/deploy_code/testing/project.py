@@ -196,7 +196,7 @@ class _FakeApp(App):
 class _FakeEngine(Engine):
     """Asks this machine nothing before it begins."""
 
-    def _look_ahead(self, *_: Any, **__: Any) -> None:
+    async def _look_ahead(self, *_: Any, **__: Any) -> None:
         return None
 
 

@@ -14,6 +14,7 @@ from deploy_code.model import Container, Port, Volume
 
 PROJECT, STATE, SERVICE = "deploy-code.project", "deploy-code.state", "deploy-code.service"
 REVISION, INDEX, INSTANCE = "deploy-code.revision", "deploy-code.index", "deploy-code.instance"
+CONTAINER = "container"  # key of ``Running.handler``: the id of the container
 VERSION, BUILD = "deploy-code.version", "deploy-code.build"
 _UNFIT = re.compile(r"[^a-zA-Z0-9_.-]")
 
@@ -23,8 +24,7 @@ class ContainerOrder(StartOrder):
     """A start of a container. An empty ``command``, ``args``, ``working_dir`` or ``user`` is the image's own.
 
     ``state``: the project's state folder, absolute. ``image``: as written, for people. ``published``: key of a port
-    (``port_key``) → number on this machine. ``address``: what it had before, "" for none. ``patience``: seconds that an
-    engine which is away is waited for.
+    (``port_key``) → number on this machine. ``address``: what it had before, "" for none.
     """
 
     project: str
@@ -39,7 +39,6 @@ class ContainerOrder(StartOrder):
     volumes: tuple[Volume, ...] = ()
     stop_signal: str = "SIGTERM"
     address: str = ""
-    patience: float = 30.0
 
     @property
     def name(self) -> str:

@@ -13,6 +13,7 @@ from itertools import islice
 from deploy_code.errors import ConfigError, shown
 from deploy_code.model import ServiceSpec
 from deploy_code.plan.diff import Change
+from deploy_code.plan.holdings import places_held
 from deploy_code.plan.order import sort
 from deploy_code.plan.plan import Goal, Step, WaitReady, Want
 
@@ -174,14 +175,13 @@ def exclusive_reason(old: ServiceSpec, new: ServiceSpec) -> str:
 def _held(spec: ServiceSpec) -> Iterator[str]:
     content = spec.content
     handed = "${PORT" in " ".join((content.command, *content.args, *content.env.values()))
+    several = spec.policy.replicas > 1
     for port in content.ports:
         if port.host_port:
             yield f"port {port.host_port}/{port.protocol}"
-        elif port.container_port and not (port.dynamic or handed or spec.policy.replicas > 1):
+        elif port.container_port and not (port.dynamic or handed or content.has_own_network or several):
             yield f"port {port.container_port}/{port.protocol}"
-    for volume in content.volumes:
-        if not volume.read_only and not volume.shared:
-            yield f"directory {volume.mount_path}"
+    yield from places_held(content)
 
 
 class _Above:
