@@ -40,7 +40,7 @@ set -eu
 [ "$1" = postgres ] || exec "$@"
 if [ "$(id -u)" = 0 ]; then
     mkdir -p "$PGDATA" && chown -R postgres:postgres "$PGDATA" && chmod 700 "$PGDATA"
-    exec setpriv --reuid=999 --regid=999 --clear-groups "$0" "$@"
+    exec /usr/bin/setpriv --reuid=999 --regid=999 --clear-groups "$0" "$@"
 fi
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
     if [ -z "${POSTGRES_PASSWORD:-}" ] && [ "${POSTGRES_HOST_AUTH_METHOD:-}" != trust ]; then
@@ -76,7 +76,7 @@ set -eu
 case "${1:-}" in -*|*.conf) set -- redis-server "$@" ;; esac
 if [ "$1" = redis-server ] && [ "$(id -u)" = 0 ]; then
     chown -R redis:redis /data
-    exec setpriv --reuid=998 --regid=998 --clear-groups "$0" "$@"
+    exec /usr/bin/setpriv --reuid=998 --regid=998 --clear-groups "$0" "$@"
 fi
 exec "$@"
 """
@@ -101,6 +101,12 @@ def libraries(programs: Iterable[Path]) -> dict[str, Entry]:
     return {path: copy(Path(path)) for path in loaders} | {f"/usr/lib/{Path(p).name}": copy(Path(p)) for p in found}
 
 
+def as_user() -> dict[str, Entry]:
+    """The program that starts another as some user: busybox has none that does so without a process in between."""
+    setpriv = Path("/usr/bin/setpriv")
+    return libraries([setpriv]) | {"/usr/bin/setpriv": copy(setpriv)}
+
+
 def tree(source: Path, target: str, *, without: Iterable[str] = ()) -> dict[str, Entry]:
     """All files below ``source`` but those with a part of their path that starts with one of ``without``."""
     entries: dict[str, Entry] = {}
@@ -123,7 +129,7 @@ def postgres() -> Image:
     zones = Path("/usr/share/zoneinfo")
     entries |= {str(zones / name): copy(zones / name) for name in ("UTC", "GMT") if (zones / name).exists()}
     entries |= tree(Path("/usr/lib/locale/C.utf8"), "/usr/lib/locale/C.utf8")
-    entries |= users(postgres=POSTGRES) | {
+    entries |= as_user() | users(postgres=POSTGRES) | {
         "/usr/local/bin/docker-entrypoint.sh": program(POSTGRES_ENTRYPOINT),
         "/docker-entrypoint-initdb.d": folder(),
         "/var/lib/postgresql": folder(uid=POSTGRES),
@@ -144,7 +150,7 @@ def postgres() -> Image:
 def redis() -> Image:
     server, client = find("redis-server"), find("redis-cli")
     assert server and client, "Redis is not on this machine"
-    entries = libraries([server.resolve(), client.resolve()]) | users(redis=REDIS)
+    entries = libraries([server.resolve(), client.resolve()]) | as_user() | users(redis=REDIS)
     entries |= {
         "/usr/local/bin/redis-server": copy(server),
         "/usr/local/bin/redis-cli": copy(client),

@@ -247,7 +247,7 @@ def test_what_is_as_it_should_be_gets_no_warning(tmp_path: Path, service: str) -
 
 def test_sections_for_later_versions_are_named_once_each(tmp_path: Path) -> None:
     text = """\
-        infrastructure: {container_runtime: Docker, network: {port_range: {start: 1000}}}
+        infrastructure: {container_runtime: Containerd, network: {port_range: {start: 1000}}}
         security: {tls_enabled: true, auth: {enabled: true}, rbac: {enabled: false}}
         monitoring: {prometheus: {endpoint: "http://x"}, alerting: {enabled: true}}
         """

@@ -19,11 +19,13 @@ from deploy_code.drivers.process import ProcessDriver
 from deploy_code.drivers.proctree import boot_id
 from deploy_code.drivers.reaper import become_subreaper, ignore_no_signals
 from deploy_code.errors import AgentError
+from deploy_code.model import Drifts
 from deploy_code.logs.index import LogIndex
 from deploy_code.state.connection import Connection as Database
 from deploy_code.state.migrate import bring_up_to_date
 from deploy_code.wire import DATABASE, PROTOCOL, AgentInfo, Hello, Inspection
 
+from . import drift
 from .adoption import take_over
 from .boot import Booted, notify
 from .breakers import agent_breakers
@@ -119,7 +121,7 @@ class Agent:
     # -- operations
 
     def _operations(self) -> dict[str, Any]:
-        names = ("hello", "want", "settle", "watch", "inspect", "probe", "info", "shutdown", "offer")
+        names = ("hello", "want", "settle", "watch", "inspect", "probe", "drift", "clear", "info", "shutdown", "offer")
         return {name: getattr(self, f"_op_{name}") for name in names}
 
     async def _op_hello(self, _: Connection, request: dict[str, Any]) -> Hello:
@@ -168,6 +170,13 @@ class Agent:
 
     async def _op_probe(self, _: Connection, request: dict[str, Any]) -> dict[str, Any]:
         self._keeper.probe_now(list(request.get("services", ())))
+        return {}
+
+    async def _op_drift(self, _: Connection, __: dict[str, Any]) -> Drifts:
+        return await drift.look(self._keeper)
+
+    async def _op_clear(self, _: Connection, request: dict[str, Any]) -> dict[str, Any]:
+        await drift.clear(self._keeper, list(request.get("instances", ())))
         return {}
 
     async def _op_info(self, _: Connection, __: dict[str, Any]) -> AgentInfo:

@@ -47,9 +47,13 @@ class Drivers:
                 found |= await driver.find_spawned(wanted)
         return found
 
+    def __iter__(self) -> Iterator[Driver]:
+        """All that there are."""
+        yield from (self._process, self.custom, *self.containers)
+
     def close(self) -> None:
         """Forget everything that is watched; nothing is stopped."""
-        for driver in (self._process, self.custom, *self.containers):
+        for driver in self:
             driver.close()
 
 

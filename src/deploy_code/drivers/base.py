@@ -6,7 +6,7 @@ are wrapped into ``DriverError`` here, once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -85,6 +85,23 @@ class Driver(Protocol):
 
     def close(self) -> None:
         """Forget everything that is watched; kills nothing."""
+        ...
+
+
+@runtime_checkable
+class ComparingDriver(Driver, Protocol):
+    """A driver that can tell what runs from what ought to."""
+
+    async def differences(self, running: Running, order: StartOrder) -> tuple[str, ...]:
+        """In words, led by what it is about (``"limits: …"``, ``"env changed (A, B)"``): what of this one is not as
+        ``order`` would make it. Names of variables, never values."""
+        ...
+
+    async def orphans(self, known: Collection[str]) -> list[Running]:
+        """What carries this project's marks, and a uuid that is none of ``known``.
+
+        Their ``handler`` says the ``service``, and under ``name`` what people call it.
+        """
         ...
 
 

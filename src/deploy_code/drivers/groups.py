@@ -52,7 +52,7 @@ class Groups:
 
     def __init__(self, state: str = "", look: Callable[[], Found] = find) -> None:
         self.on_out_of_memory: Callable[[str], None] = lambda _: None
-        self._state = state
+        self.state = state
         self._look = look
         self._kept: dict[Ident, _Kept] = {}
         self._is_tidy = False
@@ -63,7 +63,7 @@ class Groups:
 
     @cached_property
     def _domain(self) -> str:
-        return domain(self._state)
+        return domain(self.state)
 
     # -- one instance
 
@@ -132,7 +132,7 @@ class Groups:
 
     def tidy(self) -> None:
         """Remove empty groups of this project that belong to no instance: an agent died before it could."""
-        if self._is_tidy or not self._state:
+        if self._is_tidy or not self.state:
             return
         self._is_tidy = True
         known = {folder.path for kept in self._kept.values() for folder in kept.group.folders}

@@ -249,24 +249,10 @@ class ProcessDriver:
             *limits_changed(group, order.resources, running.pid, running.uuid),
         )
 
-    async def strangers(self, state: str, known: Callable[[], Collection[str]]) -> list[Stranger]:
-        """What was started for the project in folder ``state`` and is no instance that is ``known``."""
-        before = set(known())
+    async def orphans(self, known: Collection[str]) -> list[Running]:
+        """What was started for this project as an instance that is none of ``known``."""
         table = await self._scans.fresh(since=0)
-        return table.strangers(state, before.union(known()))  # what comes or goes meanwhile is no stranger
-
-    async def remove(self, stranger: Stranger, timeout: float) -> None:
-        """End it as an instance is ended. Raises DriverError when something cannot be killed."""
-        pid, start_time = stranger.leader.ident
-        group = Group.around(pid, stranger.uuid)
-        running = Running(
-            uuid=stranger.uuid,
-            pid=pid,
-            start_time=start_time,
-            boot_id=boot_id(),
-            handler=group.memory if group else {},
-        )
-        await self.stop(running, "SIGTERM", timeout)
+        return [_orphan(each) for each in table.strangers(self.groups.state, known)]
 
     def reap_strangers(self) -> int:
         """Reap ended orphans that were handed to us (``become_subreaper``). Call it about once a second.
@@ -344,6 +330,20 @@ class ProcessDriver:
             if watch is not None:
                 stack.callback(watch.close)
         return watch
+
+
+def _orphan(stranger: Stranger) -> Running:
+    pid, start_time = stranger.leader.ident
+    group = Group.around(pid, stranger.uuid)
+    more = f" and {stranger.processes - 1} more" if stranger.processes > 1 else ""
+    said = {"service": stranger.service, "name": f"pid {pid}{more}"}
+    return Running(
+        uuid=stranger.uuid,
+        pid=pid,
+        start_time=start_time,
+        boot_id=boot_id(),
+        handler={**said, **(group.memory if group else {})},
+    )
 
 
 def _ident(running: Running) -> Ident:

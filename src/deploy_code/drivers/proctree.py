@@ -53,7 +53,7 @@ class Stranger(NamedTuple):
     uuid: str
     service: str
     leader: Proc
-    count: int
+    processes: int
 
 
 class Claim(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from deploy_code.model import Instance, Wanted
+from deploy_code.model import Drifts, Instance, Wanted
 
 
 class Platform(Protocol):
@@ -54,6 +54,14 @@ class Platform(Protocol):
 
     async def inspect(self, instance: Instance) -> dict[str, Any]:
         """``pids``, ``listening``, ``cpu_percent``, ``memory_bytes`` of one instance, for the failure report."""
+        ...
+
+    async def drift(self) -> Drifts:
+        """What runs, compared with what its revisions say; one-shots aside."""
+        ...
+
+    async def clear(self, instances: Sequence[str]) -> None:
+        """End these (uuids), which ``drift`` called extra. What is gone, or an instance by now, is left alone."""
         ...
 
     async def close(self) -> None:

@@ -19,7 +19,7 @@ from deploy_code._version import __version__
 from deploy_code.codec import from_data, to_data
 from deploy_code.errors import AgentError
 from deploy_code.events import Bus, InstanceChanged
-from deploy_code.model import Identity, Instance, Phase, Settings, Wanted
+from deploy_code.model import Drifts, Identity, Instance, Phase, Settings, Wanted
 
 from .channel import Channel, ChannelLostError, Message
 from .spawn import (
@@ -261,6 +261,14 @@ class LocalPlatform:
         answer = await self._ask("inspect", instance=instance.uuid)
         found = from_data(wire.Inspection, answer)
         return {name: getattr(found, name) for name in wire.Inspection.__dataclass_fields__}
+
+    async def drift(self) -> Drifts:
+        """What runs, compared with what its revisions say; one-shots aside."""
+        return from_data(Drifts, await self._ask("drift"))
+
+    async def clear(self, instances: Sequence[str]) -> None:
+        """End what ``drift`` called extra."""
+        await self._ask("clear", instances=list(instances))
 
     async def probe(self, services: Iterable[str]) -> None:
         """Have these probed now, not at their next interval."""

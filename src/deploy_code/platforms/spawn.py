@@ -13,13 +13,17 @@ import select
 import socket
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deploy_code.errors import AgentError
 from deploy_code.wire import AGENT_ENV, AGENT_LOCK, AGENT_LOG, DATABASE, LIMIT, AgentInfo, connect
 
+if TYPE_CHECKING:
+    from deploy_code.model import Drifts
+
 START_SECONDS = 20.0  # from the spawn until it listens, on a loaded machine
 ANSWER_SECONDS = 5.0
+COMPARE_SECONDS = 30.0  # containers are asked one by one
 _READY_FD = 10
 _RETRY_SECONDS = 0.02
 
@@ -163,6 +167,20 @@ def agent_status(state_dir: str, timeout: float = ANSWER_SECONDS) -> AgentInfo |
     with sock:
         answer = _ask(sock, "info", timeout)
     return None if answer is None else from_data(AgentInfo, answer)
+
+
+def agent_drift(state_dir: str, timeout: float = COMPARE_SECONDS) -> Drifts | None:
+    """What the agent finds to be not as it should; None when none serves. Raises AgentError as ``agent_status``."""
+    from deploy_code.codec import from_data
+    from deploy_code.model import Drifts
+
+    try:
+        sock = connect(state_dir)
+    except OSError:
+        return None
+    with sock:
+        answer = _ask(sock, "drift", timeout)
+    return None if answer is None else from_data(Drifts, answer)
 
 
 def stop_agent(state_dir: str, timeout: float = ANSWER_SECONDS) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from deploy_code.errors import DeployCodeError, StalePlanError
 from deploy_code.events import Bus, InstanceChanged
-from deploy_code.model import Exit, Gate, Instance, Phase, Wanted
+from deploy_code.model import Drift, Drifts, Exit, Gate, Instance, Phase, Wanted
 
 if TYPE_CHECKING:
     from deploy_code.testing.records import FakeRecords
@@ -70,12 +70,14 @@ class FakePlatform:
     Like the agent it takes a repeated message for the same wish, starts what is dead anew only for another deployment,
     and refuses what an older one wants. ``wishes`` holds all that was wanted, as ``api r2 ×1``; ``settled`` the
     deployments that are over. ``refuses``: raised by the next ``want``. ``bus``, where set, hears of every new phase.
+    ``drifted``: what ``drift`` finds beside what has ended.
     """
 
     plan: dict[str, list[Start]] = field(default_factory=dict)
     wishes: list[str] = field(default_factory=list)
     settled: list[int] = field(default_factory=list)
     refuses: DeployCodeError | None = None
+    drifted: list[Drift] = field(default_factory=list)
     is_open: bool = False
     bus: Bus | None = None
     records: FakeRecords | None = None
@@ -136,6 +138,17 @@ class FakePlatform:
         if waiter is None or waiter.done():
             waiter = self._waiters[service] = asyncio.get_running_loop().create_future()
         await asyncio.shield(waiter)
+
+    async def drift(self) -> Drifts:
+        """What the test put into ``drifted``, of instances that are still there, and what has ended."""
+        there = {*self._found, ""}
+        ended = (each for each in self.all() if each.phase in (Phase.EXITED, Phase.FAILED))
+        missing = [each for each in ended if not self._runs_once(each)]
+        seen = [each for each in self.drifted if each.kind == "extra" or each.instance in there]
+        return Drifts(found=(*(Drift.of(each, f"missing: {each.exit or each.note}") for each in missing), *seen))
+
+    async def clear(self, instances: Sequence[str]) -> None:
+        self.drifted = [each for each in self.drifted if each.kind != "extra" or each.instance not in instances]
 
     async def inspect(self, instance: Instance) -> dict[str, Any]:
         return {"pids": (), "listening": (), "cpu_percent": 0.0, "memory_bytes": 0}
@@ -210,8 +223,11 @@ class FakePlatform:
         self._later(instance.uuid, start)
 
     def _usual(self, instance: Instance) -> Start:
+        return Start.completes() if self._runs_once(instance) else Start()
+
+    def _runs_once(self, instance: Instance) -> bool:
         known = self._wanted.get((instance.service, instance.revision))
-        return Start.completes() if known and known[1].content.one_shot else Start()
+        return known is not None and known[1].content.one_shot
 
     def _later(self, uuid: str, start: Start) -> None:
         def happen() -> None:
