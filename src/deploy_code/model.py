@@ -466,15 +466,16 @@ DRIFT_KINDS = (
 class Drift:
     """One difference between what runs and what its revision says. ``text``: in words; of env the names, no values.
 
-    ``missing``: it is wanted, and does not run. ``extra``: it runs, is this project's, and no instance.
+    ``missing``: it is wanted, and does not run. ``extra``: it runs, is this project's, and no instance. Without an
+    ``instance`` it is about all of a revision, or about what is extra.
     """
 
     service: str
     kind: str  # one of DRIFT_KINDS
     text: str
     revision: int = 0  # 0: not known
-    index: int = 0
-    instance: str = ""  # uuid
+    index: int | None = None  # None: all instances of the revision
+    instance: str = ""  # uuid; of what is extra the one that it carries
 
     @classmethod
     def of(cls, instance: Instance, text: str) -> Drift:
@@ -489,8 +490,9 @@ class Drift:
         )
 
     def __str__(self) -> str:
-        where = f" r{self.revision} #{self.index}" if self.revision else ""
-        return f"{self.service}{where}: {self.text}" if self.service else self.text
+        revision = f" r{self.revision}" if self.revision else ""
+        index = f" #{self.index}" if self.index is not None else ""
+        return f"{self.service}{revision}{index}: {self.text}" if self.service else self.text
 
 
 def drift_kind(text: str) -> str:

@@ -1,125 +1,23 @@
-"""Starts Docker, Podman and an image registry for tests, with nothing but their programs: no systemd, no network.
+"""Container engines that tests start: only their programs are needed, no systemd and no network.
 
-``python -m support.engine_daemons start|stop|running|env``; people say ``scripts/test-engines``. All that the engines
-have lies in one folder. They stay away from the machine's own engines, whose containers and images they do not see.
+All that an engine has lies in its folder. It stays away from the machine's own, whose containers it does not see.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
+from support.daemons import Daemon, Record
 from support.engine_api import ApiError, EngineApi
+from support.image_registry import Registry
 from support.images import Image
-from support.wait import wait_until
-
-START_SECONDS = 30.0
-STOP_SECONDS = 30.0
-
-
-class Unavailable(Exception):
-    """This machine cannot have the engines; the text says why."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """A process that we started: its number and, as numbers are given again, when it started."""
-
-    pid: int
-    start_time: str
-
-    @classmethod
-    def of(cls, pid: int) -> Record | None:
-        """The process as it is now; None if it is none, or has ended."""
-        with suppress(OSError):
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            if fields[0] not in "ZX":
-                return cls(pid, fields[19])
-        return None
-
-    def alive(self) -> bool:
-        return Record.of(self.pid) == self
-
-    def end(self, number: signal.Signals = signal.SIGTERM, timeout: float = STOP_SECONDS) -> None:
-        """Send a signal and wait for the end; SIGKILL if it does not come."""
-        with suppress(ProcessLookupError, AssertionError):
-            if self.alive():
-                os.kill(self.pid, number)
-                wait_until(lambda: not self.alive(), timeout)
-        if self.alive():
-            os.kill(self.pid, signal.SIGKILL)
-            wait_until(lambda: not self.alive(), timeout)
-
-
-class Daemon:
-    """A program in the background that outlives us. What we know of it lies in its folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "log"
-
-    @property
-    def record(self) -> Record | None:
-        """The process while it runs."""
-        with suppress(FileNotFoundError, ValueError):
-            found = Record(**json.loads((self.folder / "process").read_text()))
-            return found if found.alive() else None
-        return None
-
-    def command(self) -> Sequence[str | Path]:
-        raise NotImplementedError
-
-    def environment(self) -> Mapping[str, str]:
-        return {}
-
-    def ready(self) -> bool:
-        raise NotImplementedError
-
-    def start(self) -> None:
-        """Start it, if it does not run yet, and wait until it answers."""
-        if self.record is None:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._spawn()
-        wait_until(lambda: self.record is None or self.ready(), START_SECONDS, self._trouble)
-        if self.record is None:
-            raise Unavailable(self._trouble())
-
-    def _spawn(self) -> None:
-        command = [str(word) for word in self.command()]
-        with self.log.open("ab") as log:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **self.environment()},
-                start_new_session=True,
-            )
-        process.returncode = 0  # it outlives us, and nobody waits for it
-        if record := Record.of(process.pid):
-            (self.folder / "process").write_text(json.dumps(asdict(record)))
-
-    def _trouble(self) -> str:
-        tail = self.log.read_text(errors="replace").splitlines()[-5:]
-        return f"{self.command()[0]} did not start; its log {self.log} ends with:\n" + "\n".join(tail)
-
-    def stop(self) -> None:
-        if record := self.record:
-            record.end()
-        (self.folder / "process").unlink(missing_ok=True)
-
 
 class Engine(Daemon):
     """A daemon with the Engine API on a socket."""
@@ -130,6 +28,15 @@ class Engine(Daemon):
     def socket(self) -> Path:
         return self.folder / f"{self.kind}.sock"
 
+    @property
+    def url(self) -> str:
+        return f"unix://{self.socket}"
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What points the product, and the engine's own client, at this engine."""
+        return {{"docker": "DOCKER_HOST", "podman": "CONTAINER_HOST"}[self.kind]: self.url}
+
     @cached_property
     def api(self) -> EngineApi:
         return EngineApi(self.socket)
@@ -139,18 +46,49 @@ class Engine(Daemon):
 
     def load(self, images: Iterable[Image]) -> None:
         """Give the engine those of ``images`` that it does not have yet."""
-        missing = [image for image in images if not self._has(image)]
+        missing = [image for image in images if self._id(image.name) != image.digest]
         if missing:
             with tempfile.TemporaryFile() as archive:
                 Image.save(missing, archive)
                 archive.seek(0)
                 self.api.load(archive)
 
-    def _has(self, image: Image) -> bool:
+    def has(self, *names: str) -> bool:
+        """All images of these names are there."""
+        return all(self._id(name) for name in names)
+
+    def _id(self, name: str) -> str:
         try:
-            return bool(self.api("GET", f"/images/{image.name}/json")["Id"].removeprefix("sha256:") == image.digest)
+            return str(self.api("GET", f"/images/{name}/json")["Id"]).removeprefix("sha256:")
         except ApiError:
-            return False
+            return ""
+
+    def close(self) -> None:
+        """Remove all that was made in the engine, and end it; images stay for the next start."""
+        if self.record is None and self._left_behind():
+            self.start()  # it died: only a living one can remove what it left
+        if self.record:
+            self.clear()
+        self.stop()
+
+    def _left_behind(self) -> list[Record]:
+        """Processes that have the engine's folder in their command line: containerd, shims, conmon."""
+        mark, found = f"{self.folder}/".encode(), []
+        for entry in os.scandir("/proc"):
+            with suppress(OSError, ValueError):
+                if mark in Path(entry.path, "cmdline").read_bytes() and (record := Record.of(int(entry.name))):
+                    found.append(record)
+        return found
+
+    def stop(self) -> None:
+        super().stop()
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """What a stopped engine should not leave, and one that was killed does."""
+        for record in self._left_behind():
+            record.end(signal.SIGKILL)
+        unmount(self.folder)
 
     def clear(self) -> None:
         """Remove containers, networks and volumes: their processes, devices and mounts go with them."""
@@ -172,18 +110,18 @@ class Docker(Engine):
         folders = ("--data-root", self.folder / "data", "--exec-root", self.folder / "exec")
         return ("dockerd", "-H", f"unix://{self.socket}", "-p", self.folder / "pid", *folders, *self.options)
 
-    def stop(self) -> None:
-        super().stop()
-        self._end_children()
-        unmount(self.folder)
 
-    def _end_children(self) -> None:
-        """A dockerd that was killed leaves its containerd and the containers' shims behind."""
-        mark = f"{self.folder}/exec".encode()
-        for entry in os.scandir("/proc"):
-            with suppress(OSError, ValueError):
-                if mark in Path(entry.path, "cmdline").read_bytes() and (record := Record.of(int(entry.name))):
-                    record.end(signal.SIGKILL)
+class PrivateDocker(Docker):
+    """A dockerd of one test's own, which may be killed. It leaves the machine's packet filter to the others.
+
+    Published ports answer, and this machine reaches the containers; containers may not reach each other.
+    """
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        super().__init__(folder)
+        worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        pool = ("--default-address-pool", f"base=10.{215 + worker % 8}.0.0/16,size=24")
+        self.options = (*pool, "--iptables=false", "--bridge=none", *options)
 
 
 def unmount(folder: Path) -> None:
@@ -216,34 +154,45 @@ unqualified-search-registries = ["docker.io"]
 short-name-mode = "permissive"
 
 [[registry]]
-location = "127.0.0.1:{port}"
+location = "{address}"
 insecure = true
 """
 
 
 class Podman(Engine):
-    """``podman system service``. Containers live on without it; ``clear`` ends them."""
+    """``podman system service``. Containers live on without it; ``close`` ends them."""
 
     kind = "podman"
 
-    def __init__(self, folder: Path, registry_port: int) -> None:
+    def __init__(self, folder: Path, registry: Registry) -> None:
         super().__init__(folder)
-        self.registry_port = registry_port
+        self.home = folder
+        self.registry = registry
 
     def command(self) -> Sequence[str | Path]:
-        storage = ("--root", self.folder / "root", "--runroot", self.folder / "run", "--storage-driver", "overlay")
+        storage = ("--root", self.home / "root", "--runroot", self.home / "run", "--storage-driver", "overlay")
         return ("podman", *storage, "system", "service", "--time=0", f"unix://{self.socket}")
 
-    def environment(self) -> Mapping[str, str]:
-        containers, registries = self.folder / "containers.conf", self.folder / "registries.conf"
+    def environment(self) -> dict[str, str]:
+        containers, registries = self.home / "containers.conf", self.home / "registries.conf"
         return {"CONTAINERS_CONF": str(containers), "CONTAINERS_REGISTRIES_CONF": str(registries)}
 
     def start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (self.folder / "containers.conf").write_text(CONTAINERS_CONF.format(folder=self.folder))
-        (self.folder / "registries.conf").write_text(REGISTRIES_CONF.format(port=self.registry_port))
+        (self.home / "containers.conf").write_text(CONTAINERS_CONF.format(folder=self.home))
+        (self.home / "registries.conf").write_text(REGISTRIES_CONF.format(address=self.registry.address))
         super().start()
 
-    def stop(self) -> None:
-        super().stop()
-        unmount(self.folder)
+    def _sweep(self) -> None:
+        """Containers need no service: a stopped one leaves them alone."""
+
+
+class PrivatePodman(Podman):
+    """A second service on the same containers and images, which may be killed: no other test talks to it."""
+
+    def __init__(self, folder: Path, shared: Podman) -> None:
+        super().__init__(folder, shared.registry)
+        self.home = shared.home
+
+    def close(self) -> None:
+        self.stop()

@@ -99,7 +99,7 @@ class Image:
     architecture: str = ARCHITECTURE
 
     @cached_property
-    def _config_file(self) -> bytes:
+    def config_file(self) -> bytes:
         document = {
             "architecture": self.architecture,
             "os": "linux",
@@ -112,7 +112,7 @@ class Image:
 
     @property
     def digest(self) -> str:
-        return hashlib.sha256(self._config_file).hexdigest()
+        return hashlib.sha256(self.config_file).hexdigest()
 
     @property
     def id(self) -> str:
@@ -127,7 +127,7 @@ class Image:
     def save(images: Iterable[Image], into: BinaryIO) -> None:
         """Write ``images`` as one archive for ``POST /images/load``; layers they share are in it once."""
         images = list(images)
-        files = {f"{image.digest}.json": image._config_file for image in images}
+        files = {f"{image.digest}.json": image.config_file for image in images}
         files |= {f"{layer.digest}/layer.tar": layer.data for image in images for layer in image.layers}
         files["manifest.json"] = json.dumps([image._manifest() for image in images]).encode()
         with tarfile.open(fileobj=into, mode="w") as archive:

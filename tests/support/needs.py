@@ -12,6 +12,9 @@ import pytest
 
 PACKAGES_FILE = Path(__file__).parents[1] / "system-packages.txt"
 
+#: Podman's helpers are not on the PATH.
+PODMANS_OWN = Path("/usr/lib/podman")
+
 
 @cache
 def packages() -> dict[str, str]:
@@ -34,7 +37,7 @@ def find(program: str) -> Path | None:
     if program == "postgres":
         folder = postgresql_bin()
         return folder / program if folder else None
-    found = shutil.which(program)
+    found = shutil.which(program) or shutil.which(program, path=str(PODMANS_OWN))
     return Path(found) if found else None
 
 
@@ -42,7 +45,7 @@ def need(program: str) -> Path:
     """Where ``program`` is. Missing, it skips the test, and fails it in CI, where it could be installed."""
     found = find(program)
     if found is None:
-        _missing(f"{program} is not on this machine (Debian: apt-get install {packages()[program]})")
+        missing(f"{program} is not on this machine (Debian: apt-get install {packages()[program]})")
     return found
 
 
@@ -57,7 +60,8 @@ def must_be_complete() -> bool:
     return bool(os.environ.get("CI")) and os.geteuid() == 0 and shutil.which("apt-get") is not None
 
 
-def _missing(reason: str) -> NoReturn:
+def missing(reason: str) -> NoReturn:
+    """Skip the test for what this machine cannot have; in CI, fail it."""
     if must_be_complete():
         pytest.fail(f"{reason}; in CI that is a failure: scripts/system-packages should have installed it")
     pytest.skip(reason)

@@ -36,6 +36,7 @@ from .inspection import inspect, memory_bytes
 from .journal import Journal
 from .keeper import Keeper
 from .launch import Folders, Launcher
+from .orphans import remove_orphans
 from .prober import raise_open_files_limit
 from .records import Records, statements
 from .recovery import Recovery
@@ -45,6 +46,7 @@ from .share import Share
 log = logging.getLogger("deploy_code.agent")
 
 LINGER_SECONDS = 5.0  # a new agent waits so long for whoever had it started
+TIDY_SECONDS = 10.0
 IDLE_SECONDS = 0.2  # an old one goes so soon after the last instance and the last connection
 
 
@@ -81,6 +83,7 @@ class Agent:
         self._was_used = False
         self._done = asyncio.Event()
         self._idle: asyncio.TimerHandle | None = None
+        self._tidying: asyncio.Task[None] | None = None
         self._server = Server(self._operations(), self._connection_closed)
         self._recovery = Recovery(booted.options.state, records.running_deployment, journal)
         self._housekeeping = housekeeping
@@ -103,6 +106,7 @@ class Agent:
         gc.freeze()  # what lives as long as we do need not be looked at again
         gc.set_threshold(20_000, 20, 20)  # thousands of small values come at once when a deployment begins
         self._recovery.look()
+        self._tidying = loop.create_task(remove_orphans(self._keeper), name="remove orphans")
         self._housekeeping.begin()
         self._consider_ending()
         await self._done.wait()
@@ -114,9 +118,20 @@ class Agent:
         await self._recovery.close()
         await self._housekeeping.close()
         await self._server.close()
+        await self._end_tidying()
         await self._keeper.let_go()
         self._server.close_hosts()
         await self._records.close()
+
+    async def _end_tidying(self) -> None:
+        """Networks of ours go with the last container; what cannot be removed now is found by the next agent."""
+        if self._tidying is not None:
+            self._tidying.cancel()
+            await asyncio.wait([self._tidying])
+        if self._keeper.is_idle:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TIDY_SECONDS):
+                    await self._keeper.drivers.containers.tidy()
 
     # -- operations
 

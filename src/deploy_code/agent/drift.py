@@ -107,4 +107,4 @@ def _extra_drift(driver: ComparingDriver, running: Running) -> Drift:
 
 
 def _by_place(drift: Drift) -> tuple[str, int, int, str]:
-    return drift.service, drift.revision, drift.index, drift.text
+    return drift.service, drift.revision, drift.index or 0, drift.text

@@ -74,6 +74,12 @@ class Containers:
         driver.know(container.engine, container.engine_tls)
         return driver
 
+    async def tidy(self) -> None:
+        """Nothing is kept any more: what only containers needed goes. A runtime that is away keeps it."""
+        for driver in self:
+            with suppress(DriverError):
+                await driver.tidy()
+
     def _make(self, runtime: str) -> ContainerDriver:
         if runtime == "docker":
             from deploy_code.drivers.docker import DockerDriver

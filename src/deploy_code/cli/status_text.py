@@ -140,7 +140,7 @@ def _instances(name: str, service: Data, color: bool, width: int) -> Iterator[st
             each["phase"], STYLES.get(each["phase"], ""), color
         )
         for head, text in _facts(each):
-            line = f"  {head:<8} {plain(text)}"
+            line = f"  {head:<9} {plain(text)}"
             yield shorten(line, width) if width else line
 
 
@@ -152,8 +152,13 @@ def _facts(instance: Data) -> Iterator[tuple[str, str]]:
         cpu = f", {instance['cpu_seconds']:.1f} s of CPU" if instance.get("cpu_seconds") else ""
         others = f" and {instance['processes'] - 1} more" if instance.get("processes", 0) > 1 else ""
         yield "process", f"pid {instance['pid']}{others}{since}{memory}{cpu}"
+    if instance["container"]:
+        yield "container", instance["container"][:12]
     if instance["ports"]:
-        yield "ports", ", ".join(_port(name, number) for name, number in instance["ports"].items())
+        at = f" at {instance['address']}" if instance["address"] else ""
+        yield "ports", ", ".join(_port(name, number) for name, number in instance["ports"].items()) + at
+    if instance["published"]:
+        yield "published", ", ".join(f"{name} at {number}" for name, number in instance["published"].items())
     if instance["restarts"]:
         yield "restarts", str(instance["restarts"])
     if circuit := circuit_text({"state": instance["circuit"], "retry_at": instance["next_start_at"]}):

@@ -25,7 +25,9 @@ IGNORED = tuple(".git .hg .svn .jj __pycache__ *.pyc .mypy_cache .pytest_cache .
 """Names that are never content, as patterns."""
 
 _SKIPPED = frozenset(name for name in IGNORED if "*" not in name)
-_WRITTEN = (".db", ".sqlite", ".sqlite3", ".log", ".pid", ".sock")
+WRITTEN = (".db", ".sqlite", ".sqlite3", ".log", ".pid", ".sock")
+"""Ends of names that services write themselves."""
+
 _LONGEST = 4096  # PATH_MAX: a longer argument names no file
 
 
@@ -179,7 +181,7 @@ def _words(content: Content) -> Iterator[str]:
     if "/" in content.command:
         yield content.command
     for arg in content.args:
-        if not arg or len(arg) > _LONGEST or "\0" in arg or arg.endswith(_WRITTEN):
+        if not arg or len(arg) > _LONGEST or "\0" in arg or arg.endswith(WRITTEN):
             continue
         yield arg
         option, equals, value = arg.partition("=")
@@ -225,4 +227,4 @@ def _file_digest(path: str) -> str:
         return file_digest(file, "sha256").hexdigest()
 
 
-__all__ = ["IGNORED", "TreeEntry", "left_out", "release_tree", "tree_digest", "with_hashes"]
+__all__ = ["IGNORED", "WRITTEN", "TreeEntry", "left_out", "release_tree", "tree_digest", "with_hashes"]

@@ -74,12 +74,23 @@ def holder(port: int) -> str:
 
 
 def listening_ports(pids: Iterable[int]) -> tuple[str, ...]:
-    """What ``pids`` listen on, as ``tcp 127.0.0.1:8080``, ``tcp [::]:80`` or ``udp 0.0.0.0:53``, sorted."""
-    held, _ = _sockets_of(pids)
+    """What ``pids`` listen on, as ``tcp 127.0.0.1:8080``, ``tcp [::]:80`` or ``udp 0.0.0.0:53``, sorted.
+
+    They all live in one network, which may be another one than ours.
+    """
+    held, _ = _sockets_of(pids := tuple(pids))
     if not held:
         return ()
-    found = {entry for entry in sockdiag.listeners() if entry.inode in held}
+    known = sockdiag.listeners() if _in_our_network(pids[0]) else sockdiag.listeners_in_network_of(pids[0])
+    found = {entry for entry in known if entry.inode in held}
     return tuple(str(entry) for entry in sorted(found, key=lambda entry: (entry.protocol, entry.port, entry.address)))
+
+
+def _in_our_network(pid: int) -> bool:
+    try:
+        return os.stat(f"/proc/{pid}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino
+    except OSError:  # gone, or not ours to look into
+        return True
 
 
 def listening_inodes() -> dict[int, sockdiag.Listener]:

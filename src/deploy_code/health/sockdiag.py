@@ -52,6 +52,14 @@ def listeners() -> list[Listener]:
     return [entry for protocol in _PROTOCOLS for entry in _all(protocol)]
 
 
+def listeners_in_network_of(pid: int) -> list[Listener]:
+    """The same in the network that process ``pid`` lives in; none for one that has gone."""
+    try:
+        return [entry for protocol in _PROTOCOLS for entry in _read_proc(protocol, f"/proc/{pid}/net")]
+    except OSError:
+        return []
+
+
 def _all(protocol: str) -> list[Listener]:
     try:
         return list(_ask_kernel(protocol, None))
@@ -110,11 +118,11 @@ def _parse(protocol: str, body: memoryview) -> Listener:
 # --------------------------------------------------------------------------- /proc/net
 
 
-def _read_proc(protocol: str) -> Iterator[Listener]:
+def _read_proc(protocol: str, folder: str = "/proc/net") -> Iterator[Listener]:
     state = f"{_PROTOCOLS[protocol][1]:02X}"
     for family, suffix in zip(_FAMILIES, ("", "6"), strict=True):
         try:
-            with open(f"/proc/net/{protocol}{suffix}", encoding="ascii") as file:
+            with open(f"{folder}/{protocol}{suffix}", encoding="ascii") as file:
                 lines = file.readlines()[1:]
         except FileNotFoundError:  # a kernel without IPv6
             continue

@@ -123,9 +123,9 @@ class _Story:
     def failed(self, order: BuildOrder, message: str) -> DriverError:
         full = "no space left on device" in message.lower()
         at = f" at {self._step}" if self._step else ""
-        told = "".join(f"\n    {line}" for line in self._lines)
+        told = "; the last lines:" + "".join(f"\n    {line}" for line in self._lines) if self._lines else ""
         return DriverError(
             f"the image of {order.service} was not built, {dockerfile_path(order.build)} failed{at}: {message}{told}",
             code="E004" if full else "E003",
-            remedy="free space where the engine keeps its images" if full else "correct what failed, then deploy again",
+            remedy="free space where the engine keeps its images" if full else "",
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import stat
 import tarfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from hashlib import sha256
 
 from deploy_code.config.build_context import ContextDigest, ContextEntry, context_entries
@@ -16,7 +16,7 @@ PART_BYTES = 256 * 1024
 _BLOCK = tarfile.BLOCKSIZE
 
 
-async def context_tar(build: Build) -> AsyncIterator[bytes]:
+async def context_tar(build: Build) -> AsyncGenerator[bytes, None]:
     """Parts of a tar of all that belongs to ``build``; the disk is read in a thread.
 
     Raises StalePlanError E012 before its end where something changed since ``build.digest`` was computed: the engine

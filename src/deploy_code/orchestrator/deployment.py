@@ -155,7 +155,7 @@ class DeploymentRun:
 
         for phase in ("validation", "resources", "network"):
             self._completed(phase)  # checked and set aside before the record was made
-        keep_code(self._plan, self._parts.identity.directories.state)
+        keep_code(self._plan, self._parts.identity.directories.state, self._order.observed)
         self._completed("storage")
         await self._walk()
         self._completed("services")
@@ -238,6 +238,7 @@ class DeploymentRun:
             plan=self._plan,
             target=order.target,
             services=step.services,
+            drifts=[each for found in order.observed.services.values() for each in found.drifts],
             outcome=self._outcome,
             walk=self._walk_piece,
             context=lambda goals: self._context(goals, self._plan.before),

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from deploy_code.errors import ConfigError, ServiceError
 from deploy_code.events import Bus
-from deploy_code.model import Project, Settings
+from deploy_code.model import Drift, Project, Settings
 from deploy_code.orchestrator import prepare, targets
 from deploy_code.orchestrator.brake import interrupted
 from deploy_code.orchestrator.deployment import DeploymentRun, Order
+from deploy_code.orchestrator.drift import drifts_of, read_drift
 from deploy_code.orchestrator.engine_facts import engine_facts
 from deploy_code.orchestrator.failure import scrubbed
 from deploy_code.orchestrator.limits import unenforced
@@ -205,7 +206,8 @@ class Engine:
         self, parts: Parts, project: Project, known: Registered, make: MakeTarget, skipped: frozenset[str]
     ) -> DeploymentReport:
         parts.warnings.extend(map(parts.redactor.clean, project.warnings))
-        order = await self._order(parts, make, project.settings, known)
+        order = await self._order(parts, make, project.settings, known, drifts=await drifts_of(parts))
+        parts.warnings.extend(order.plan.warnings)
         order = replace(
             order,
             config=self._host.config,
@@ -234,8 +236,16 @@ class Engine:
             )
             return await self._execute(parts, order)
 
-    async def _order(self, parts: Parts, make: MakeTarget, settings: Settings, known: Registered) -> Order:
-        observed = observe(parts.store, await parts.platform.observe())
+    async def _order(
+        self,
+        parts: Parts,
+        make: MakeTarget,
+        settings: Settings,
+        known: Registered,
+        *,
+        drifts: Iterable[Drift] = (),
+    ) -> Order:
+        observed = observe(parts.store, await parts.platform.observe(), drifts=drifts)
         target = replace(make(observed), settings=settings, rollouts=known.rollouts)
         return Order(
             plan=self._annotated(_reconciled(target, observed, parts.redactor)),
@@ -309,7 +319,7 @@ class Engine:
         with ExitStack() as stack:
             store = self._reader(stack)
             project = await prepare.settled(self._host, project, only=only, book=store, look_only=True)
-            observed = self._look(store) if store else Observed()
+            observed = self._look(store, drift=True) if store else Observed()
             target = replace(make(project)(observed), rollouts=known.rollouts, warnings=self._unfinished(store))
         redactor = self._host.redactor(project)
         plan = self._annotated(_reconciled(target, observed, redactor))
@@ -352,8 +362,10 @@ class Engine:
     def _annotated(self, plan: Plan) -> Plan:
         return replace(plan, notes=(*plan.notes, *unenforced(plan, self._host.identity.directories.state)))
 
-    def _look(self, store: Store) -> Observed:
-        return observe(store, recorded_instances(store, agent_alive=self._host.agent_is_alive()))
+    def _look(self, store: Store, *, drift: bool = False) -> Observed:
+        alive = self._host.agent_is_alive()
+        told = read_drift(store, self._host.identity.directories.state).found if drift and alive else ()
+        return observe(store, recorded_instances(store, agent_alive=alive), drifts=told)
 
 
 def _reconciled(target: Target, observed: Observed, redactor: Redactor) -> Plan:

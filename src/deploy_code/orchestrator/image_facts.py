@@ -32,9 +32,9 @@ class ImageFacts:
 
 
 def facts_of(inspected: Mapping[str, Any]) -> ImageFacts:
-    """From the answer to ``GET /images/{id}/json``, Docker's or Podman's."""
+    """From the answer to ``GET /images/{id}/json``; of Podman to its own ``/libpod/images/{id}/json``."""
     config = _mapping(inspected.get("Config"))
-    check = config.get("Healthcheck") or inspected.get("HealthCheck")  # the second is Podman's own
+    check = config.get("Healthcheck") or inspected.get("Healthcheck")  # Docker's place, Podman's
     return ImageFacts(
         arch=str(inspected.get("Architecture") or ""),
         os=str(inspected.get("Os") or ""),

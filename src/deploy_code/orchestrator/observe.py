@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from deploy_code.drivers.engine.order import CONTAINER
-from deploy_code.model import Exit, Instance, Phase
+from deploy_code.model import Drift, Exit, Instance, Phase
 from deploy_code.plan.observed import Observed, ObservedService
 from deploy_code.plan.plan import Goal
 
@@ -25,8 +25,17 @@ def goals(store: Store, entries: Mapping[str, MapEntry]) -> dict[str, Goal]:
     }
 
 
-def observe(store: Store, instances: Iterable[Instance], *, recorded: Mapping[str, Goal] | None = None) -> Observed:
-    """Everything the planner needs. ``recorded`` replaces the map of the state (a rollback in the middle of a run)."""
+def observe(
+    store: Store,
+    instances: Iterable[Instance],
+    *,
+    recorded: Mapping[str, Goal] | None = None,
+    drifts: Iterable[Drift] = (),
+) -> Observed:
+    """Everything the planner needs. ``recorded`` replaces the map of the state (a rollback in the middle of a run).
+
+    ``drifts``: what was found to be not as it should; what is said of an instance that is gone does not count.
+    """
     last = goals(store, store.current_map()) if recorded is None else recorded
     wanted: dict[str, dict[int, int]] = defaultdict(dict)
     for row in store.wanted_rows():
@@ -35,17 +44,34 @@ def observe(store: Store, instances: Iterable[Instance], *, recorded: Mapping[st
     for each in instances:
         if each.phase is not Phase.GONE:
             found[each.service].append(each)
+    extra, drifted = _sorted(drifts, {each.uuid for group in found.values() for each in group})
     return Observed(
         services={
             name: ObservedService(
-                goal=last.get(name), wanted=wanted.get(name, {}), instances=tuple(found.get(name, ()))
+                goal=last.get(name),
+                wanted=wanted.get(name, {}),
+                instances=tuple(found.get(name, ())),
+                drifts=tuple(drifted.get(name, ())),
             )
             for name in {*last, *wanted, *found}
         },
+        extra=tuple(extra),
         revisions=store.known_revisions(),
         latest=store.latest_revisions(),
         completed=frozenset(store.completed_one_shots()),
     )
+
+
+def _sorted(drifts: Iterable[Drift], there: Collection[str]) -> tuple[list[Drift], dict[str, list[Drift]]]:
+    """What is extra, and the others by service."""
+    extra: list[Drift] = []
+    by_service: dict[str, list[Drift]] = defaultdict(list)
+    for each in drifts:
+        if each.kind == "extra":
+            extra.append(each)
+        elif not each.instance or each.instance in there:
+            by_service[each.service].append(each)
+    return extra, by_service
 
 
 def recorded_instances(store: Store, *, agent_alive: bool) -> list[Instance]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from deploy_code.errors import CATALOGUE, DeploymentError
 from deploy_code.model import OWN_TYPES, Gate, Instance, Phase, Wanted
-from deploy_code.plan.plan import Goal, Remove, Run, Settle, Step, Update, WaitReady, Want
+from deploy_code.plan.plan import Clear, Goal, Remove, Run, Settle, Step, Update, WaitReady, Want
 from deploy_code.platforms.base import Platform
 
 DEAD = (Phase.EXITED, Phase.FAILED, Phase.BACKOFF)
@@ -107,6 +107,10 @@ async def remove(context: Context, step: Remove) -> None:
     await _take_away(context, step.service, seen | set(context.present.get(step.service, ())))
 
 
+async def clear(context: Context, step: Clear) -> None:
+    await context.platform.clear(step.instances)
+
+
 async def settle(context: Context, step: Settle) -> None:
     """Nothing to do: that the steps before it are done is all it says."""
 
@@ -117,6 +121,7 @@ _OPERATIONS: dict[type[Step], Any] = {
     Run: run,
     Update: update,
     Remove: remove,
+    Clear: clear,
     Settle: settle,
 }
 

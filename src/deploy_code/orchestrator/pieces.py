@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from deploy_code.errors import DeployCodeError, DeploymentError
+from deploy_code.model import Drift
 from deploy_code.orchestrator import operations, targets
 from deploy_code.orchestrator.observe import observe
 from deploy_code.plan.observed import Observed, Target
@@ -30,7 +31,8 @@ Walk = Callable[[Plan, Observed], Awaitable[None]]
 class PiecesOfRun:
     """The pieces of one deployment over ``services``; the strategy's calls arrive here, in the engine's loop.
 
-    ``plan`` and ``target``: of the whole deployment. ``outcome``: what has come of it so far, all pieces together.
+    ``plan``, ``target`` and ``drifts``: of the whole deployment. ``outcome``: what has come of it so far, all pieces
+    together.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class PiecesOfRun:
         plan: Plan,
         target: Target,
         services: Collection[str],
+        drifts: Collection[Drift] = (),
         outcome: Outcome,
         walk: Walk,
         context: Callable[[Mapping[str, Goal]], operations.Context],
@@ -49,6 +52,7 @@ class PiecesOfRun:
         self._plan = plan
         self._target = target
         self._services = services
+        self._drifts = drifts
         self._outcome = outcome
         self._walk = walk
         self._context = context
@@ -97,7 +101,12 @@ class PiecesOfRun:
 
     async def _piece(self, names: frozenset[str]) -> None:
         async with self._turn:
-            observed = observe(self._parts.store, await self._parts.platform.observe(), recorded=self._now())
+            observed = observe(
+                self._parts.store,
+                await self._parts.platform.observe(),
+                recorded=self._now(),
+                drifts=[each for each in self._drifts if each.service not in self._given],
+            )
             target = replace(
                 self._target,
                 only=names,

@@ -43,9 +43,7 @@ async def pull(client: EngineClient, text: str, *, runtime: str, environ: Mappin
     reference = parse_reference(text)
     auth = await asyncio.to_thread(registry_auth, text, environ, runtime=runtime)
     headers = [("X-Registry-Auth", auth)] if auth else []
-    query = {"fromImage": reference.familiar_name, "tag": reference.digest or reference.tag}
-    if runtime == "podman":
-        query["fromImage"] = reference.name  # it would ask which registry a short name means
+    query = {"fromImage": reference.name, "tag": reference.digest or reference.tag}  # Podman doubts short names
     news.progress("pulling")
     try:
         async with client.json_lines("POST", "/images/create", query=query, headers=headers) as lines:
@@ -54,7 +52,8 @@ async def pull(client: EngineClient, text: str, *, runtime: str, environ: Mappin
                 _raise_error(line)
                 layers.see(line)
                 news.progress("pulling", layers.done, layers.total)
-        inspected = await client.call("GET", f"/images/{reference}/json")
+        name = f"{reference.name}@{reference.digest}" if reference.digest else str(reference)
+        inspected = await client.call("GET", f"/images/{name}/json")
     except EngineError as error:
         raise _explained(error.message, reference, runtime) from error
     news.ready("pulled")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from deploy_code.drivers.engine.order import CONTAINER
 from deploy_code.model import Instance, Phase, ServiceSpec
 from deploy_code.services.status import ServiceStatus, overall_health, service_circuit, service_health, service_status
 
@@ -111,7 +112,8 @@ def _service(
         "revision": entry.revision if entry else 0,
         "restarts": sum(each.restarts for each in instances),
         "uptime_seconds": _uptime(instances),
-        "ports": sorted({number for each in instances for number in each.ports.values()}),
+        "ports": sorted({number for each in instances for number in (each.published or each.ports).values()}),
+        "image": spec.content.image if spec is not None else "",
         "one_shot": one_shot,
         "deployed": _is_deployed(spec, entry, instances, completed),
         "detail": _detail(instances, one_shot=one_shot),
@@ -171,6 +173,9 @@ def _instance(instance: Instance, pids: Iterable[int]) -> dict[str, Any]:
         "phase": str(instance.phase),
         "pid": instance.pid,
         "ports": dict(instance.ports),
+        "address": instance.address,
+        "published": dict(instance.published),
+        "container": instance.handler.get(CONTAINER, ""),
         "restarts": instance.restarts,
         "started_at": instance.started_at,
         "ready_at": instance.ready_at,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from deploy_code.model import Content, Instance, Phase, Policy
+from deploy_code.plan.drift import drifts
 from deploy_code.plan.observed import Observed, ObservedService, Target
 from deploy_code.plan.plan import Goal
 
@@ -110,9 +111,10 @@ def _why_run(goal: Goal, found: ObservedService, *, asked: bool) -> str:
 def _keep(target: Target, goal: Goal, found: ObservedService) -> Change | None:
     name, present = goal.spec.name, found.revisions
     gated = name not in target.ungated
-    if present - {goal.revision} or (name in target.recreate and present):
+    anew = name in target.recreate or bool(drifts(target, goal, found))
+    if present - {goal.revision} or (anew and present):
         action = "replace" if present - {goal.revision} else "restart"
-        stale = present if name in target.recreate else present - {goal.revision}
+        stale = present if anew else present - {goal.revision}
         return Change(
             service=name,
             action=action,
@@ -133,6 +135,8 @@ def _why_replace(target: Target, goal: Goal, found: ObservedService) -> str:
         return "restart requested"
     if target.kind == "rollback":
         return f"back to r{goal.revision}"
+    if (drifted := drifts(target, goal, found)) and not found.revisions - {goal.revision}:
+        return f"drifted: {_join(dict.fromkeys(each.text for each in drifted))}"
     if found.goal is None or found.goal.revision == goal.revision:
         return f"another revision is running (r{', r'.join(str(each) for each in sorted(found.revisions))})"
     return _join(content_causes(found.goal.spec.content, goal.spec.content))

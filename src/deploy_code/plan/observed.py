@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from deploy_code.model import Instance, Phase, ServiceSpec, Settings
+from deploy_code.model import Drift, Instance, Phase, ServiceSpec, Settings
 from deploy_code.plan.plan import Goal
 
 if TYPE_CHECKING:
@@ -15,11 +15,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedService:
-    """``goal``: what was wanted last, as recorded; ``wanted``: what the agent's set says, revision → count."""
+    """``goal``: what was wanted last, as recorded; ``wanted``: what the agent's set says, revision → count.
+
+    ``drifts``: where its instances are not as their revision says; what is missing the counts tell.
+    """
 
     goal: Goal | None = None
     wanted: Mapping[int, int] = field(default_factory=dict)
     instances: tuple[Instance, ...] = ()
+    drifts: tuple[Drift, ...] = ()
 
     @property
     def revisions(self) -> set[int]:
@@ -34,12 +38,16 @@ class ObservedService:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """All that was found. ``completed``: one-shots that ended well, as (service, run hash)."""
+    """All that was found. ``completed``: one-shots that ended well, as (service, run hash).
+
+    ``extra``: what runs for this project and is no instance.
+    """
 
     services: Mapping[str, ObservedService] = field(default_factory=dict)
     revisions: Mapping[tuple[str, str], int] = field(default_factory=dict)
     latest: Mapping[str, int] = field(default_factory=dict)
     completed: frozenset[tuple[str, str]] = frozenset()
+    extra: tuple[Drift, ...] = ()
 
     def of(self, service: str) -> ObservedService:
         return self.services.get(service, _NOTHING)

@@ -114,6 +114,18 @@ class Settle(Step):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Clear(Step):
+    """What runs for this project and is no instance ends. ``instances``: the uuids that it carries."""
+
+    instances: tuple[str, ...]
+
+    kind: ClassVar[str] = "clear"
+
+    def __str__(self) -> str:
+        return "end what belongs to no instance"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Custom(Step):
     """A custom strategy over all of the run, opaque to the plan: what it deploys is planned when it asks for it."""
 

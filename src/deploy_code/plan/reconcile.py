@@ -14,6 +14,7 @@ from dataclasses import replace
 from deploy_code.errors import ConfigError
 from deploy_code.model import Condition, Phase, ServiceSpec, StrategyName
 from deploy_code.plan.diff import Change, changes
+from deploy_code.plan.drift import cleared, mended
 from deploy_code.plan.graph import Graph, Handover, Rollout, first_needed, handles
 from deploy_code.plan.holdings import places_held, ports_held
 from deploy_code.plan.notes import notes
@@ -45,6 +46,7 @@ def reconcile(target: Target, observed: Observed) -> Plan:
     coming = [name for name in order if name in wanted or _concerns(target, name)]
     if target.strategy and any(name in wanted for name in coming):
         steps = _opaque(target.strategy, coming, steps)
+    steps = cleared(target, observed, steps)
     before = {name: service.goal for name, service in observed.services.items() if service.goal is not None}
     plan = Plan(
         project=target.project,
@@ -55,7 +57,7 @@ def reconcile(target: Target, observed: Observed) -> Plan:
         unchanged=tuple(name for name in order if name not in wanted and _concerns(target, name)),
         before=before,
         after=_map_after(target, before, wanted),
-        warnings=target.warnings,
+        warnings=(*target.warnings, *mended(target, observed, wanted)),
     )
     return replace(plan, notes=tuple(notes(target, plan, wanted, handed)))
 

@@ -5,6 +5,8 @@ What may be written as a list or as a mapping is brought to one form first, so t
 
 from __future__ import annotations
 
+import re
+
 from deploy_code.config.nodes import Entries, Items, Node, Scalar
 
 _MAPPINGS = frozenset({"environment", "labels", "args", "extra_hosts", "sysctls", "annotations"})
@@ -12,6 +14,7 @@ _NAMES = frozenset({"depends_on", "networks"})  # a list of names is a mapping o
 _REPLACED = frozenset({"command", "entrypoint", "test"})
 _BY_TARGET = frozenset({"volumes", "devices"})
 _OPTIONS_OF_A_DRIVER = frozenset({"logging"})
+_VARIABLE = re.compile(r"\$\{[^}]*\}")
 
 
 def merged_files(base: Entries, over: Entries) -> Entries:
@@ -52,6 +55,8 @@ def _over(key: str, base: Node | None, over: Node) -> Node:
         return base
     base, over = _form(key, base), _form(key, over)
     if isinstance(base, Entries) and isinstance(over, Entries):
+        if key in _MAPPINGS:
+            return _replaced(base, over)
         if key in _OPTIONS_OF_A_DRIVER and _driver(over) not in ("", _driver(base)):
             return over
         return _deep(base, over)
@@ -64,6 +69,14 @@ def _deep(base: Entries, over: Entries) -> Entries:
     found = _copy(base)
     for key, node in over.nodes.items():
         found.put(key, _over(key, found.nodes.get(key), node), over.keys[key])
+    return found
+
+
+def _replaced(base: Entries, over: Entries) -> Entries:
+    """Names that users chose: what is called ``build`` there is no build."""
+    found = _copy(base)
+    for name, node in over.nodes.items():
+        found.put(name, node, over.keys[name])
     return found
 
 
@@ -85,9 +98,7 @@ def _named(items: Items) -> Entries:
     found = Entries(items.place)
     for each in items.items:
         if isinstance(each, Scalar):
-            nothing: Node = Scalar("", True, "", each.place)
-            if items.items is not None:
-                found.put(each.text, nothing, each.place)
+            found.put(each.text, Scalar("", True, "", each.place), each.place)
     return found
 
 
@@ -130,7 +141,7 @@ def _by_target(base: Items, over: Items) -> Items:
 
 def _target(node: Node) -> str:
     if isinstance(node, Scalar):
-        parts = node.text.split(":")
+        parts = _VARIABLE.sub("", node.text).split(":")
         return parts[1] if len(parts) > 1 else parts[0]
     target = node.nodes.get("target") if isinstance(node, Entries) else None
     return target.text if isinstance(target, Scalar) else ""

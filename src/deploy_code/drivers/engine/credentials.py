@@ -256,6 +256,7 @@ def _run(argv: Sequence[str], text: str, environ: Mapping[str, str]) -> tuple[in
     program = shutil.which(argv[0], path=environ.get("PATH", os.defpath))
     if program is None:
         raise _refused(argv[0], "there is no such program on the PATH")
+    done = None
     try:
         done = subprocess.run(
             [program, *argv[1:]],
@@ -269,9 +270,9 @@ def _run(argv: Sequence[str], text: str, environ: Mapping[str, str]) -> tuple[in
     except OSError as error:
         raise _refused(argv[0], error.strerror or "it cannot be run") from error
     except subprocess.TimeoutExpired:
-        raise _refused(
-            argv[0], f"no answer within {HELPER_SECONDS:g} s"
-        ) from None  # it may hold the answer's beginning
+        pass  # told below: this error may hold the beginning of the answer
+    if done is None:
+        raise _refused(argv[0], f"no answer within {HELPER_SECONDS:g} s")
     return done.returncode, done.stdout
 
 

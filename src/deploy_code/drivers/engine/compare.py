@@ -1,0 +1,127 @@
+"""How a container that runs differs from what it was ordered to be. Pure; no value of an environment is ever told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from deploy_code.drivers.engine.body import environment, exposed, network_name, port_bindings
+from deploy_code.drivers.engine.order import ContainerOrder, volume_name
+
+Inspected = Mapping[str, Any]
+
+
+def differences(found: Inspected, order: ContainerOrder, body: Mapping[str, Any]) -> tuple[str, ...]:
+    """In words, one for each thing that differs. ``body``: what the order is created with.
+
+    ``found``: the answer of ``GET /containers/ID/json``.
+    """
+    compared = (_state, _image, _program, _environment, _limits, _rights, _ports, _network, _mounts)
+    return tuple(text for compare in compared for text in compare(found, order, body))
+
+
+def _state(found: Inspected, order: ContainerOrder, body: Mapping[str, Any]) -> list[str]:
+    status = found["State"]["Status"]
+    return [] if status == "running" else [f"it is {status}"]
+
+
+def _image(found: Inspected, order: ContainerOrder, body: Mapping[str, Any]) -> list[str]:
+    wanted, runs = order.container.image_id, found.get("Image", "")
+    if not wanted or _bare(wanted) == _bare(runs):
+        return []
+    return [f"it runs image {_bare(runs)[:12]} and not {_bare(wanted)[:12]}"]
+
+
+def _bare(image: str) -> str:
+    return image.removeprefix("sha256:")
+
+
+def _program(found: Inspected, order: ContainerOrder, body: Mapping[str, Any]) -> list[str]:
+    config = found["Config"]
+    texts = []
+    if "Entrypoint" in body and list(config.get("Entrypoint") or ()) != body["Entrypoint"]:
+        texts.append("its command is another one")
+    if body.get("Cmd") and list(config.get("Cmd") or ()) != body["Cmd"]:
+        texts.append("its arguments are others")
+    for key, name in (("WorkingDir", "working directory"), ("User", "user")):
+        if key in body and config.get(key) != body[key]:
+            texts.append(f"its {name} is {config.get(key) or 'the default'} and not {body[key]}")
+    return texts
+
+
+def _environment(found: Inspected, order: ContainerOrder, body: Mapping[str, Any]) -> list[str]:
+    pairs = (each.partition("=") for each in found["Config"].get("Env") or ())
+    has = {name: value for name, _, value in pairs}
+    wanted = environment(order)
+    missing = sorted(name for name in wanted if name not in has)
+    changed = sorted(name for name in wanted if name in has and has[name] != wanted[name])
+    texts = [f"its environment lacks {', '.join(missing)}"] if missing else []
+    return texts + ([f"its environment has another {', '.join(changed)}"] if changed else [])
+
+
+_LIMITS = (
+    ("Memory", "memory limit", lambda value: f"{value / 1024**2:g} MB"),
+    ("NanoCpus", "CPU limit", lambda value: f"{value / 1e9:g} cores"),
+    ("PidsLimit", "limit of processes", lambda value: f"{value:g}"),
+)
+
+
+def _limits(found: Inspected, order: ContainerOrder, body: Mapping[str, Any]) -> list[str]:
+    host, texts = found["HostConfig"], []
+    for key, name, shown in _LIMITS:
+        wanted, has = body["HostConfig"].get(key, 0), max(host.get(key) or 0, 0)
+        if key == "NanoCpus":
+            has = has or _cpus_of_quota(host)
+        if wanted != has and not (key == "PidsLimit" and not wanted):  # engines have a default of their own
+            texts.append(f"its {name} is {shown(has) if has else 'none'} and not {shown(wanted) if wanted else 'none'}")
+    return texts
+
+
+def _cpus_of_quota(host: Inspected) -> int:
+    """`docker update --cpu-quota` and older engines say it in this way."""
+    quota, period = host.get("CpuQuota") or 0, host.get("CpuPeriod") or 100_000
+    return round(quota / period * 1e9) if quota > 0 else 0
+
+
+def _rights(found: Inspected, order: ContainerOrder, body: Mapping[str, Any]) -> list[str]:
+    host, texts = found["HostConfig"], []
+    for key, name in (("Privileged", "privileged"), ("ReadonlyRootfs", "read-only")):
+        if bool(host.get(key)) != bool(body["HostConfig"].get(key)):
+            texts.append(f"it is {'' if host.get(key) else 'not '}{name}")
+    return texts
+
+
+def _ports(found: Inspected, order: ContainerOrder, body: Mapping[str, Any]) -> list[str]:
+    bound = found["HostConfig"].get("PortBindings") or {}
+    texts = []
+    for inner, wanted in port_bindings(order).items():
+        numbers = {each.get("HostPort", "") for each in bound.get(inner) or ()}
+        missing = [each["HostPort"] for each in wanted if each["HostPort"] and each["HostPort"] not in numbers]
+        texts += [f"port {number} does not lead to its {inner}" for number in missing]
+    known = set(exposed(order.ports))
+    extra = sorted(inner for inner in bound if bound[inner] and inner not in known)
+    return texts + [f"its port {inner} is published" for inner in extra]
+
+
+def _network(found: Inspected, order: ContainerOrder, body: Mapping[str, Any]) -> list[str]:
+    on = set((found.get("NetworkSettings") or {}).get("Networks") or {})
+    if order.container.shares_host:
+        return []
+    name = network_name(order)
+    texts = [] if name in on else [f"it is not on the network {name}"]
+    return texts + [f"it is also on the network {other}" for other in sorted(on - {name})]
+
+
+def _mounts(found: Inspected, order: ContainerOrder, body: Mapping[str, Any]) -> list[str]:
+    there = {each["Destination"].rstrip("/"): each for each in found.get("Mounts") or ()}
+    texts = []
+    for volume in order.volumes:
+        if volume.tmpfs:
+            continue  # Podman does not list them
+        has = there.get(volume.mount_path.rstrip("/"))
+        source = volume.source or volume_name(order.project, volume.name)
+        if has is None or source.rstrip("/") not in (has.get("Name"), str(has.get("Source", "")).rstrip("/")):
+            texts.append(f"{volume.mount_path} is not {source}")
+        elif bool(has.get("RW", True)) == volume.read_only:
+            texts.append(f"{volume.mount_path} is {'writable' if volume.read_only else 'read-only'}")
+    return texts
