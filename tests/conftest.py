@@ -6,9 +6,15 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from support.engine_daemons import Docker, Engine, Podman, PrivateDocker, PrivatePodman
+from support.engine_house import EngineHouse
+from support.engines import private_dockers, shared_engines
+from support.engines import private_podman as own_podman
+from support.image_registry import Registry
 from support.needs import need, postgresql_bin
 from support.ports import free_port
 from support.project import ProjectFolder
@@ -72,3 +78,60 @@ def pg_bin() -> Path:
     folder = postgresql_bin()
     assert folder is not None
     return folder
+
+
+@pytest.fixture(scope="session")
+def engine_house() -> Iterator[EngineHouse]:
+    """Docker, Podman and a registry, shared by all tests; the first test that asks starts what does not run."""
+    with shared_engines() as house:
+        yield house
+
+
+@pytest.fixture
+def docker(engine_house: EngineHouse) -> Docker:
+    """The shared Docker: `.env` points the product at it, `.api` is for the test's own look."""
+    return engine_house.docker
+
+
+@pytest.fixture
+def podman(engine_house: EngineHouse) -> Podman:
+    """The shared Podman, likewise."""
+    return engine_house.podman
+
+
+@pytest.fixture(params=["docker", "podman"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Each of the two in turn."""
+    return cast(Engine, request.getfixturevalue(request.param))
+
+
+@pytest.fixture
+def registry(engine_house: EngineHouse) -> Registry:
+    """An image registry that both engines know, behind a password."""
+    return engine_house.registry
+
+
+@pytest.fixture
+def make_private_docker(engine_house: EngineHouse) -> Iterator[Callable[..., PrivateDocker]]:
+    """Starts dockerds of this test's own, with any options: `make_private_docker("--live-restore")`."""
+    with private_dockers() as start:
+        yield start
+
+
+@pytest.fixture
+def private_docker(make_private_docker: Callable[..., PrivateDocker]) -> PrivateDocker:
+    """A dockerd of this test's own, with the small images: it may be killed, restarted and filled."""
+    return make_private_docker()
+
+
+@pytest.fixture
+def private_podman(engine_house: EngineHouse) -> Iterator[PrivatePodman]:
+    """A Podman service of this test's own on the shared containers: it may be killed and restarted."""
+    with own_podman(engine_house) as podman:
+        yield podman
+
+
+@pytest.fixture(params=["docker", "podman"])
+def private_engine(request: pytest.FixtureRequest) -> Engine:
+    """An engine of this test's own, each of the two in turn."""
+    return cast(Engine, request.getfixturevalue(f"private_{request.param}"))

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from deploy_code.events import Bus
     from deploy_code.model import Identity, Project
     from deploy_code.orchestrator.engine import Engine
+    from deploy_code.orchestrator.named_volumes import NamedVolumes
     from deploy_code.orchestrator.parts import Options, Parts
+    from deploy_code.orchestrator.prune import Pruning
+    from deploy_code.orchestrator.prepare import Preparation
     from deploy_code.orchestrator.reserve import Reservations
     from deploy_code.platforms.local import LocalPlatform
     from deploy_code.plugins import Plugin
@@ -227,6 +230,24 @@ class App:
         from deploy_code.orchestrator.reserve import Reservations
 
         return Reservations(self.identity)
+
+    def preparation(self) -> Preparation:
+        """What sees to the images of containers before a deployment."""
+        from deploy_code.orchestrator.prepare import Preparation
+
+        return Preparation(self)
+
+    def pruning(self) -> Pruning:
+        """What of this project nobody returns to any more, to be shown and removed."""
+        from deploy_code.orchestrator.prune import Pruning
+
+        return Pruning(self.identity, environ=self.environ, origin=self._origin)
+
+    def named_volumes(self) -> NamedVolumes:
+        """The volumes that its file has named, to be shown and removed."""
+        from deploy_code.orchestrator.named_volumes import NamedVolumes
+
+        return NamedVolumes(self.identity, environ=self.environ, origin=self._origin)
 
     def orchestrator(self, plugins: Iterable[Plugin] = ()) -> Engine:
         from deploy_code.orchestrator.engine import Engine

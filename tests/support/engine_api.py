@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import socket
@@ -47,10 +48,12 @@ class EngineApi:
             raw = response.read()
         return _decoded(raw)
 
-    def lines(self, method: str, path: str, body: Any = None, **query: Any) -> Iterator[dict[str, Any]]:
-        """The JSON lines of an answer that goes on: events, pull, build."""
+    def lines(
+        self, method: str, path: str, body: Any = None, *, login: Mapping[str, str] | None = None, **query: Any
+    ) -> Iterator[dict[str, Any]]:
+        """The JSON lines of an answer that goes on: events, pull, build. ``login`` is for the image registry."""
         with closing(_UnixConnection(self.socket, self.timeout)) as connection:
-            for line in self._send(connection, method, path, body, query):
+            for line in self._send(connection, method, path, body, query, login):
                 if line.strip():
                     yield json.loads(line)
 
@@ -68,12 +71,19 @@ class EngineApi:
 
     @staticmethod
     def _send(
-        connection: http.client.HTTPConnection, method: str, path: str, body: Any, query: Mapping[str, Any]
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        body: Any,
+        query: Mapping[str, Any],
+        login: Mapping[str, str] | None = None,
     ) -> http.client.HTTPResponse:
         words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in query.items()}
         target = f"{path}?{urlencode(words)}" if words else path
         data, kind = (body, "application/x-tar") if _is_raw(body) else (json.dumps(body).encode(), "application/json")
         headers = {"Content-Type": kind} if body is not None else {}
+        if login:
+            headers["X-Registry-Auth"] = base64.urlsafe_b64encode(json.dumps(login).encode()).decode()
         connection.request(method, target, data if body is not None else None, headers)
         response = connection.getresponse()
         if response.status >= 400:

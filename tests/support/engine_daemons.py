@@ -19,6 +19,10 @@ from support.engine_api import ApiError, EngineApi
 from support.image_registry import Registry
 from support.images import Image
 
+#: How the names of the images start that every engine has.
+OURS = ("dc-test/", "postgres:", "redis:", "python:")
+
+
 class Engine(Daemon):
     """A daemon with the Engine API on a socket."""
 
@@ -91,12 +95,21 @@ class Engine(Daemon):
         unmount(self.folder)
 
     def clear(self) -> None:
-        """Remove containers, networks and volumes: their processes, devices and mounts go with them."""
+        """Remove containers, networks, volumes and strange images: processes, devices and mounts go with them."""
         for container in self.api("GET", "/containers/json", all="1"):
             self.api("DELETE", f"/containers/{container['Id']}", force="1", v="1")
         self.api("POST", "/networks/prune")
         for volume in self.api("GET", "/volumes")["Volumes"] or ():
             self.api("DELETE", f"/volumes/{volume['Name']}", force="1")
+        self._forget_images()
+
+    def _forget_images(self) -> None:
+        """Those that tests pulled, built or tagged: the next run is to find none of them."""
+        for image in self.api("GET", "/images/json"):
+            strange = [tag for tag in image["RepoTags"] or () if not tag.removeprefix("localhost/").startswith(OURS)]
+            for name in strange or ([] if image["RepoTags"] else [image["Id"]]):
+                with suppress(ApiError):  # one that others build on
+                    self.api("DELETE", f"/images/{name}", force="1")
 
 
 class Docker(Engine):

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from support import firewall, images_servers
-from support.engine_api import EngineApi
 from support.daemons import Unavailable
+from support.engine_api import EngineApi
 from support.engine_daemons import Docker, Engine, Podman
 from support.image_registry import Registry
 from support.images_small import small_images

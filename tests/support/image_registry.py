@@ -35,7 +35,7 @@ LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 
 
 class Registry(Daemon):
-    """``docker-registry``, Debian's package of the reference registry. Its port stays the same as long as its folder."""
+    """``docker-registry``, Debian's package of the reference registry. Its port stays as long as its folder."""
 
     user, password = USER, PASSWORD
 
@@ -69,14 +69,14 @@ class Registry(Daemon):
         return True
 
     def docker_config(self, folder: Path) -> Path:
-        """Write what ``docker login`` writes; for DOCKER_CONFIG (Podman: ``folder/config.json`` as REGISTRY_AUTH_FILE)."""
+        """Write ``config.json`` as ``docker login`` does; the folder is for DOCKER_CONFIG."""
         folder.mkdir(parents=True, exist_ok=True)
         auths = {self.address: {"auth": self._token}}
         (folder / "config.json").write_text(json.dumps({"auths": auths}))
         return folder
 
     def push(self, image: Image, name: str) -> str:
-        """Put ``image`` there as ``name`` ("shop/web:1"), moving the tag if there is one; returns its digest, ``sha256:...``."""
+        """Put ``image`` there as ``name`` ("shop/web:1"), moving the tag. Its digest: ``sha256:...``."""
         repository, _, tag = name.partition(":")
         layers = [self._put_blob(repository, LAYER, gzip.compress(layer.data, 1, mtime=0)) for layer in image.layers]
         config = self._put_blob(repository, CONTENT, image.config_file)

@@ -129,13 +129,17 @@ def postgres() -> Image:
     zones = Path("/usr/share/zoneinfo")
     entries |= {str(zones / name): copy(zones / name) for name in ("UTC", "GMT") if (zones / name).exists()}
     entries |= tree(Path("/usr/lib/locale/C.utf8"), "/usr/lib/locale/C.utf8")
-    entries |= as_user() | users(postgres=POSTGRES) | {
-        "/usr/local/bin/docker-entrypoint.sh": program(POSTGRES_ENTRYPOINT),
-        "/docker-entrypoint-initdb.d": folder(),
-        "/var/lib/postgresql": folder(uid=POSTGRES),
-        "/var/lib/postgresql/data": folder(0o700, uid=POSTGRES),
-        "/var/run/postgresql": folder(0o3777, uid=POSTGRES),
-    }
+    entries |= (
+        as_user()
+        | users(postgres=POSTGRES)
+        | {
+            "/usr/local/bin/docker-entrypoint.sh": program(POSTGRES_ENTRYPOINT),
+            "/docker-entrypoint-initdb.d": folder(),
+            "/var/lib/postgresql": folder(uid=POSTGRES),
+            "/var/lib/postgresql/data": folder(0o700, uid=POSTGRES),
+            "/var/run/postgresql": folder(0o3777, uid=POSTGRES),
+        }
+    )
     config = {
         "Entrypoint": ["docker-entrypoint.sh"],
         "Cmd": ["postgres"],

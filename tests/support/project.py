@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from support.cli import Finished, run_cli, start_cli
+from support.engines import Left, left_in_engines
 from support.leftovers import Leftover, kill, leftovers
 from support.wait import wait_until
 
@@ -93,14 +94,25 @@ class ProjectFolder:
     def leftovers(self) -> list[Leftover]:
         return leftovers(self.folder)
 
-    def close(self) -> list[Leftover]:
-        """Stop everything; kill, and return, what ``stop`` did not end."""
-        if self.leftovers():
+    def in_engines(self) -> list[Left]:
+        """What container engines have of this project: containers, networks, volumes, images."""
+        return left_in_engines(self.folder)
+
+    def close(self) -> list[Leftover | Left]:
+        """Stop everything; kill, and return, what ``stop`` did not end. Volumes and images it is to leave: they go."""
+        if self.leftovers() or any(each.kind == "container" for each in self.in_engines()):
             with suppress(AssertionError):  # a stop that hangs is told by what it leaves behind
                 self.cli("stop", "--timeout", "5", timeout=60)
         left = self.settle()
         kill(left)
-        return left
+        return [*left, *self._clear_engines()]
+
+    def _clear_engines(self) -> list[Left]:
+        """Remove what is left in engines; returns what ``stop`` should have removed."""
+        found = self.in_engines()
+        for each in found:
+            each.remove()
+        return [each for each in found if each.kind in ("container", "network")]
 
     def settle(self, timeout: float = 5.0) -> list[Leftover]:
         """What is left once the agent had the time to go: it leaves right after the last of its instances."""

@@ -346,7 +346,7 @@ def test_instances_are_shown_in_detail(state, capsys):
     db.close()
     text = shown(capsys, "status", "--detailed")
     assert "api r1 #0: exited" in text  # its boot id is not ours: whatever has that pid now is somebody else
-    assert "  log      /l" in text
+    assert "  log       /l" in text
 
 
 # --------------------------------------------------------------------------- agent install

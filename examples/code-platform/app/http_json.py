@@ -69,7 +69,7 @@ def handler_of(routes: Routes) -> type[BaseHTTPRequestHandler]:
 
 
 def serve(routes: Routes) -> None:
-    """Serve for ever, on the port that deploy-code gave."""
-    address = ("127.0.0.1", int(os.environ["PORT"]))
+    """Serve for ever, on the port that deploy-code gave; only for this machine, unless HOST says otherwise."""
+    address = (os.environ.get("HOST", "127.0.0.1"), int(os.environ["PORT"]))
     print(f"listening on http://{address[0]}:{address[1]}")
     ThreadingHTTPServer(address, handler_of(routes)).serve_forever()

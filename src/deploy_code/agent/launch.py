@@ -141,7 +141,7 @@ class Launcher:
             one_shot=content.one_shot,
             status_path=self.folders.status_path(instance.uuid) if content.one_shot else "",
             resources=content.resources,
-            made=made_of(content, instance.uuid),
+            made="" if content.one_shot else made_of(content, instance.uuid),
         )
         if content.service_type != "process":
             order = _custom(order, content, instance)

@@ -30,6 +30,7 @@ COMMANDS: dict[str, Entry] = {
     "restart": Entry("restart", "restart", "Start services anew, in dependency order.", _RUN),
     "scale": Entry("scale", "scale", "Set how many instances a service has.", _RUN),
     "rollback": Entry("rollback", "rollback", "Go back to an earlier deployment.", _RUN),
+    "prune": Entry("prune", "prune", "Remove old revisions, their images and code.", _RUN),
     "recover": Entry("recover", "recover", "Finish or undo an interrupted deployment.", _RUN),
     "status": Entry("status", "status", "Show what runs and how it is.", _LOOK),
     "health": Entry("health", "health", "Show overall health and what is wrong.", _LOOK),
@@ -41,6 +42,7 @@ COMMANDS: dict[str, Entry] = {
     "init": Entry("init", "init", "Write a small commented deploy-code.yaml.", _MORE),
     "validate": Entry("validate", "validate", "Check the configuration file.", _MORE),
     "schema": Entry("schema", "schema", "Print the JSON Schema of the file.", _MORE),
+    "import": Entry("import_", "import_", "Make the file from another tool's.", _MORE),
     "agent": Entry("agent", "agent", "Start, stop, show or install the agent.", _MORE),
     "completion": Entry("completion", "completion", "Print the completion script of a shell.", _MORE),
 }

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from deploy_code import events
 from deploy_code.cli.output import is_terminal, plain, say
-from deploy_code.cli.progress import ACTIVE, DONE, FAILED, SKIPPED, UNDONE, WAITING, Progress, Row
+from deploy_code.cli.progress import ACTIVE, DONE, FAILED, SKIPPED, UNDONE, WAITING, Fetch, Progress, Row
 from deploy_code.cli.times import span
 
 if TYPE_CHECKING:
@@ -81,12 +81,20 @@ class PlainView:
         level, style = level_of(event)
         if not self._options.shows(level):
             return
+        if isinstance(event, events.ImageProgress) and event.output:
+            self._say_output(event)
+            return
         text = plain(self._redact(line_of(event)))
         if isinstance(event, events.WarningRaised):
             self.warned.add(event.message)
         if self._options.shows("debug"):
             text = f"{_moment(event.at)} {event.name}: {text}"
         say(text, self._options, level=level, style=style)
+
+    def _say_output(self, event: events.ImageProgress) -> None:
+        """What a build writes, line by line."""
+        for line in event.output:
+            say(f"{_moment(event.at)} {event.image}: {plain(self._redact(line))}", self._options, level="debug")
 
 
 def level_of(event: Event) -> tuple[str, str]:
@@ -102,6 +110,10 @@ def level_of(event: Event) -> tuple[str, str]:
             return "warn", "yellow"
         case events.DeploymentStarted():
             return "info", "bold"
+        case events.ImageReady():
+            return "info", "green"
+        case events.ImageProgress():
+            return "debug", ""
         case events.InstanceChanged(phase=phase):
             return _INSTANCE_LEVEL.get(phase, ("debug", ""))
         case events.StepFinished() | events.StepStarted() | events.PhaseCompleted() | events.DeploymentFinished():
@@ -185,6 +197,8 @@ class LiveView:
         if isinstance(event, events.WarningRaised):
             self.warned.add(event.message)
             self._print(line_of(event), "yellow")
+        elif isinstance(event, events.ImageReady):
+            self._print(line_of(event), "green")
 
     def say(self, line: str) -> None:
         self._print(line, "bold")
@@ -194,7 +208,8 @@ class LiveView:
 
     def _tick(self) -> None:
         self._ticks += 1
-        if self.progress.changed or (self.progress.kind and self._ticks % CLOCK_TICKS == 0):
+        moving = self.progress.kind or self.progress.fetches
+        if self.progress.changed or (moving and self._ticks % CLOCK_TICKS == 0):
             self.progress.changed = False
             self._live.refresh()
         self._timer = self._loop.call_later(1 / FRAMES_PER_SECOND, self._tick)
@@ -211,6 +226,7 @@ _STYLE = {
     ACTIVE: "cyan",
     WAITING: "dim",
 }
+_BAR = 20  # characters of the bar that shows how much of an image is here
 _MARK = {DONE: "✓", FAILED: "✗", SKIPPED: "-", UNDONE: "←", ACTIVE: "•", WAITING: " "}
 
 
@@ -223,10 +239,12 @@ class Frame:
         self._now = time.time() if now is None else now
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        if not self._progress.kind:
+        progress, height = self._progress, options.height or console.height
+        if not progress.kind and not progress.fetches:
             return
-        height = options.height or console.height
-        for line in self.lines(options.max_width, height):
+        room = max(height - 2, 1)  # a folded line, and the cursor
+        lines = self.fetch_lines(room) if progress.fetches else self.lines(options.max_width, height)
+        for line in lines:
             line.truncate(options.max_width, overflow="ellipsis")
             yield line
 
@@ -236,6 +254,20 @@ class Frame:
         name_width = min(max((len(row.service) for row in rows), default=0), max(width // 3, 12))
         body = [self._row(row, name_width) for row in rows]
         return [self._header(), *body, *([self._text(f"  … {folded}", "dim")] if folded else [])]
+
+    def fetch_lines(self, room: int) -> list[Text]:
+        """One line an image that is on its way; services come later."""
+        fetches = [*self._progress.fetches.values()]
+        width = max(len(each.image) for each in fetches)
+        lines = [self._fetch(each, width) for each in fetches[:room]]
+        left = len(fetches) - room
+        return [*lines, self._text(f"  … {left} more", "dim")] if left > 0 else lines
+
+    def _fetch(self, fetch: Fetch, width: int) -> Text:
+        share = fetch.share
+        bar = f"[{'#' * round(share * _BAR):<{_BAR}}] {share:>4.0%}" if share is not None else " " * (_BAR + 7)
+        elapsed = span(max(self._now - fetch.began, 0.0))
+        return self._text(f"• {fetch.image:<{width}}  {bar}  {elapsed:>8}  {fetch.doing}", "cyan")
 
     def _header(self) -> Text:
         progress = self._progress

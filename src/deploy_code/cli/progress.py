@@ -113,6 +113,22 @@ _STATE_OF_VERB = {
 _STATE_WHEN_DONE = {"stopping": "stopped", "removing": "removed", "updating": "updated", "running": "done"}
 
 
+@dataclass(slots=True)
+class Fetch:
+    """An image on its way."""
+
+    image: str
+    doing: str
+    done: int = 0
+    total: int = 0
+    began: float = 0.0
+
+    @property
+    def share(self) -> float | None:
+        """How much of it is done, 0 to 1; None where that is not known."""
+        return min(self.done / self.total, 1.0) if self.total else None
+
+
 class Progress:
     """Everything a view needs; fed by ``apply``, which is a bus listener."""
 
@@ -124,6 +140,7 @@ class Progress:
         self.status = ""
         self.started_at = 0.0
         self.finished_at = 0.0
+        self.fetches: dict[str, Fetch] = {}
         self.rows: dict[str, Row] = {}
         self.seen: dict[str, dict[str, str]] = {}  # service → instance → phase
         self.changed = False
@@ -169,7 +186,7 @@ def _started(view: Progress, event: events.DeploymentStarted) -> None:
     """A fresh picture; the recovery of an earlier deployment may have come before."""
     view.kind, view.number, view.started_at, view.phase = event.kind, event.deployment, event.at, PHASES[0]
     view.rollback, view.status, view.finished_at = "", "", 0.0
-    view.rows = {}
+    view.rows, view.fetches = {}, {}
     for service in event.services:
         view.row(service).instances = dict(view.seen.get(service, {}))
 
@@ -221,7 +238,19 @@ def _rollback(view: Progress, event: events.RollbackStarted) -> None:
         row.running_steps, row.detail = 0, row.detail if row.group == FAILED else ""
 
 
+def _fetching(view: Progress, event: events.ImageProgress) -> None:
+    """Images come before anything is recorded: there is no other row yet."""
+    fetch = view.fetches.setdefault(event.image, Fetch(event.image, event.doing, began=event.at))
+    fetch.doing, fetch.done, fetch.total = event.doing, event.done, event.total
+
+
+def _fetched(view: Progress, event: events.ImageReady) -> None:
+    view.fetches.pop(event.image, None)
+
+
 _HANDLERS: dict[type[Event], Callable[..., None]] = {
+    events.ImageProgress: _fetching,
+    events.ImageReady: _fetched,
     events.DeploymentStarted: _started,
     events.DeploymentFinished: _finished,
     events.PhaseCompleted: _phase,

@@ -25,18 +25,22 @@ Data = dict[str, Any]
 @click.option("--detailed", is_flag=True, help="Each instance too: its last probe, exit, ports and log.")
 @click.option("--watch", is_flag=True, help="Go on: refresh in place on a terminal, else print what changed.")
 @click.option("--check", is_flag=True, help="Exit 4 when not everything is healthy.")
+@click.option("--drift", is_flag=True, help="Compare what runs with what was deployed; exit 4 when it differs.")
 @click.pass_obj
-def status(options: Options, detailed: bool, watch: bool, check: bool) -> int:
+def status(options: Options, detailed: bool, watch: bool, check: bool, drift: bool) -> int:
     """Show what runs and how it is.
 
-    Reads the state alone: works beside a running deployment, without the agent, and with a broken file.
+    Reads the state alone: works beside a running deployment, without the agent, and with a broken file. With --drift
+    the agent is asked, if one is running.
     """
+    if watch and drift:
+        raise click.UsageError("--drift is looked for once: take --watch out")
     app = options.app()
     if watch:
         _watch(options, app, detailed)
-    data = _read(options, app, detailed)
+    data = _read(options, app, detailed, drift)
     emit(data, options, lambda: _text(options, data, detailed))
-    return UNHEALTHY if check and data["overall_health"] != "healthy" else 0
+    return UNHEALTHY if (check and data["overall_health"] != "healthy") or data.get("drift") else 0
 
 
 def _text(options: Options, data: Data, detailed: bool) -> str:
@@ -49,27 +53,40 @@ def _text(options: Options, data: Data, detailed: bool) -> str:
 # --------------------------------------------------------------------------- reading
 
 
-def _read(options: Options, app: App, detailed: bool) -> Data:
+def _read(options: Options, app: App, detailed: bool, drift: bool = False) -> Data:
     with open_store(options, app) as store:
-        return read(app, store, detailed)
+        return read(app, store, detailed, drift)
 
 
-def read(app: App, store: Store | None, detailed: bool = False) -> Data:
-    """The mapping of DESIGN §9, with what the lock knows added to its notes; secrets redacted."""
+def read(app: App, store: Store | None, detailed: bool = False, drift: bool = False) -> Data:
+    """The mapping of DESIGN §9, with what the lock knows added to its notes; secrets redacted. ``drift``: and that."""
     from deploy_code.orchestrator.status import empty_status, read_status
 
     identity = app.identity
     if store is None:
         data = empty_status(identity.name, identity.environment)
         data["notes"] = ["nothing was deployed yet"]
-        return data
+        return {**data, "drift": []} if drift else data
     folder = identity.directories.state
     data = read_status(store, detailed=detailed, agent_alive=app.agent_is_alive())
     data["notes"] = [*_deploying(store, folder), *data["notes"]]
     if detailed and data["agent_running"]:
         _add_agent(data, folder)
+    if drift:
+        _add_drift(data, store, folder)
     clean: Data = redactor_of(store).clean_data(data, names=set(data["services"]))
     return clean
+
+
+def _add_drift(data: Data, store: Store, folder: str) -> None:
+    """What is not as it was deployed, as ``drift``; what could not be compared is a note. Raises AgentError."""
+    from dataclasses import asdict
+
+    from deploy_code.orchestrator.drift import read_drift
+
+    seen = read_drift(store, folder)
+    data["drift"] = [asdict(each) for each in seen.found]
+    data["notes"] += [f"drift: {each}" for each in seen.unseen]
 
 
 def _add_agent(data: Data, folder: str) -> None:

@@ -47,9 +47,23 @@ def status_text(data: Data, *, detailed: bool = False, color: bool = False, widt
         lines += ["", _agent(data["agent"])]
     if data["circuits"]:
         lines += ["", *(paint(plain(_circuit(each)), "yellow", color) for each in data["circuits"])]
+    if "drift" in data:
+        lines += ["", *_drift(data["drift"], color)]
     if data["notes"]:
         lines += ["", *(paint(f"note: {plain(note)}", "yellow", color) for note in data["notes"])]
     return "\n".join(lines)
+
+
+def _drift(drift: list[Data], color: bool) -> Iterator[str]:
+    if not drift:
+        yield "no drift: what runs is what was deployed"
+        return
+    for each in drift:
+        revision = f" r{each['revision']}" if each["revision"] else ""
+        index = f" #{each['index']}" if each["index"] is not None else ""
+        name = f"{each['service']}{revision}{index}: " if each["service"] else ""
+        yield paint(plain(f"drift: {name}{each['text']}"), "yellow", color)
+    yield "`deploy-code deploy` mends it"
 
 
 def _circuit(circuit: Data) -> str:

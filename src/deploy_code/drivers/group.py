@@ -133,12 +133,12 @@ class Group:
         for path, _ in self.folders:
             memory = _number(f"{path}/memory.max", f"{path}/memory.limit_in_bytes")
             if memory is not None:
-                yield "memory", _megabytes(memory), _megabytes(resources.memory_mb * _MIB)
+                yield "memory limit", _megabytes(memory), _megabytes(resources.memory_mb * _MIB)
             if (cores := _cores(path)) is not None:
                 quota, period = _bandwidth(resources.cpu_cores)
-                yield "CPU", _in_cores(cores), _in_cores(quota / period if resources.cpu_cores else 0.0)
+                yield "CPU limit", _in_cores(cores), _in_cores(quota / period if resources.cpu_cores else 0.0)
             if (pids := _number(f"{path}/pids.max")) is not None:
-                yield "pids", str(pids or ""), str(resources.pids or "")
+                yield "limit of processes", str(pids or ""), str(resources.pids or "")
 
     # -- out of memory
 

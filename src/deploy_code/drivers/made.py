@@ -55,7 +55,7 @@ def _parts(text: str) -> dict[str, str]:
 
 def _words(part: str, pid: int, env: Mapping[str, str] | None) -> str:
     if part == "release":
-        return "changed: it runs other code than its revision says"
+        return "it runs other code than its revision says"
     names = _names(pid, env) if part == "env" and env is not None else []
     return f"{part} changed ({', '.join(names)})" if names else f"{part} changed"
 
@@ -88,4 +88,4 @@ def limits_changed(group: Group | None, resources: Resources, pid: int, uuid: st
         return
     for name, is_, due in group.limits(resources):
         if is_ != due:
-            yield f"limits: {name} is {is_ or 'not limited'}, not {due or 'unlimited'}"
+            yield f"limits: its {name} is {is_ or 'none'} and not {due or 'none'}"

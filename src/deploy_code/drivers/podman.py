@@ -9,3 +9,5 @@ class PodmanDriver(ContainerDriver):
     """``drivers.base.SlowDriver`` for Podman."""
 
     name = "podman"
+    log_driver = "k8s-file"
+    log_options = {"max-size": "10m"}  # noqa: RUF012 - as in the class above

@@ -69,7 +69,7 @@ def _with_code(told: Drifts, store: Store, state: str) -> Drifts:
             unseen.append(f"{name} r{revision}: {exc}")
         else:
             if files:
-                text = f"changed: its code in releases/{release.digest[:12]} was edited ({_listed(files)})"
+                text = f"its code in releases/{release.digest[:12]} was edited ({_listed(files)})"
                 found.append(Drift(service=name, kind="changed", text=text, revision=revision))
     return Drifts(found=tuple(found), unseen=tuple(unseen))
 
@@ -96,8 +96,8 @@ def _compared_alone(store: Store, state: str) -> Drifts:
     found: list[Drift] = []
     for name, spec in sorted(specs.items()):
         if not spec.content.one_shot:
-            entry = entries[name]
-            found.extend(_of_service(spec, entry, [each for each in instances if _is_of(each, name, entry)]))
+            of_it = sorted((each for each in instances if _is_of(each, name, entries[name])), key=lambda each: each.index)
+            found.extend(_of_service(spec, entries[name], of_it))
     known = {each.uuid for each in instances}
     for stranger in Table.scan().strangers(state, known):
         text = f"extra: processes of no instance (pid {stranger.leader.pid})"

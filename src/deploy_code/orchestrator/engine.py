@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from deploy_code.errors import ConfigError, ServiceError
 from deploy_code.events import Bus
 from deploy_code.model import Drift, Project, Settings
-from deploy_code.orchestrator import prepare, targets
+from deploy_code.orchestrator import targets
 from deploy_code.orchestrator.brake import interrupted
 from deploy_code.orchestrator.deployment import DeploymentRun, Order
 from deploy_code.orchestrator.drift import drifts_of, read_drift
@@ -61,7 +61,7 @@ class Engine:
         self._strategies = dict(strategies or {})
         self._known = Registered()
         self._run: DeploymentRun | None = None
-        self._preparation = prepare.Preparation()
+        self._preparation = host.preparation()
         self._asked_to_end = False
 
     # ------------------------------------------------------------------------------------------------------ operations
@@ -95,9 +95,7 @@ class Engine:
             project, plan = await self._plan(project, known, make, services, skipped)
             return _planned(plan, project.warnings)
         async with self._session(project, known) as parts:
-            project = await self._preparation.run(
-                prepare.settled(self._host, project, only=services, book=parts.store, publish=parts.publish)
-            )
+            project = await self._preparation.settled(project, only=services, book=parts.store, publish=parts.publish)
             return await self._deploy(parts, project, known, make(project), skipped)
 
     async def plan(self, services: Sequence[str] | None = None, *, rerun: Sequence[str] = ()) -> Plan:
@@ -231,9 +229,7 @@ class Engine:
             order = replace(order, stop_timeout=stop_timeout, root=self._host.root())
             parts.warnings.extend(order.plan.warnings)
             await self._preflight(parts, order)
-            await self._preparation.run(
-                prepare.present(self._host, starts(order.plan).values(), book=parts.store, publish=parts.publish)
-            )
+            await self._preparation.present(starts(order.plan).values(), book=parts.store, publish=parts.publish)
             return await self._execute(parts, order)
 
     async def _order(
@@ -318,7 +314,7 @@ class Engine:
         """The plan, and the project it is for: with all that its images say, as far as they are there."""
         with ExitStack() as stack:
             store = self._reader(stack)
-            project = await prepare.settled(self._host, project, only=only, book=store, look_only=True)
+            project = await self._preparation.settled(project, only=only, book=store, look_only=True)
             observed = self._look(store, drift=True) if store else Observed()
             target = replace(make(project)(observed), rollouts=known.rollouts, warnings=self._unfinished(store))
         redactor = self._host.redactor(project)

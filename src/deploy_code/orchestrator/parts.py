@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from deploy_code.model import Identity, Project
     from deploy_code.orchestrator.audit import Audit
     from deploy_code.orchestrator.plugin_host import PluginHost
+    from deploy_code.orchestrator.prepare import Preparation
     from deploy_code.orchestrator.reserve import Reservations
     from deploy_code.platforms.base import Platform
     from deploy_code.plugins import Plugin
@@ -63,6 +64,8 @@ class Host(Protocol):
     def code_types(self) -> Collection[str]: ...
 
     def reservations(self) -> Reservations: ...
+
+    def preparation(self) -> Preparation: ...
 
     def check_owner(self, store: Store) -> None: ...
 

@@ -21,56 +21,69 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-async def settled(
-    host: Host,
-    project: Project,
-    *,
-    only: Collection[str] | None,
-    book: ImageBook | None,
-    publish: Callable[[Event], None] = lambda _: None,
-    look_only: bool = False,
-) -> Project:
-    """``project`` with all that its images say. Pulls and builds what is missing, unless ``look_only``.
-
-    Raises PreflightError: E014, E003, E004.
-    """
-    if not any(spec.content.is_container for spec in project.services.values()):
-        return project
-    async with _images(host, book=book, publish=publish, look_only=look_only) as images:
-        return await images.settled(project, only)
-
-
-async def present(
-    host: Host, goals: Iterable[Goal], *, book: ImageBook | None, publish: Callable[[Event], None]
-) -> None:
-    """See to it that the images of recorded revisions are there. Raises PreflightError: E014, E003."""
-    containers = [goal for goal in goals if goal.spec.content.is_container]
-    if containers:
-        async with _images(host, book=book, publish=publish) as images:
-            await images.present(containers)
-
-
-def _images(host: Host, *, book: ImageBook | None, publish: Callable[[Event], None], look_only: bool = False) -> Images:
-    from deploy_code.orchestrator.images import Images
-
-    return Images(
-        host.identity.name,
-        state=host.identity.directories.state,
-        environ=host.environ,
-        known=book,
-        publish=publish,
-        look_only=look_only,
-    )
-
-
 class Preparation:
-    """Work before a deployment is recorded that may take minutes, and that an interruption ends at once."""
+    """Work before a deployment is recorded that may take minutes, and that an interruption ends at once.
 
-    def __init__(self) -> None:
+    ``book`` remembers what images say of themselves; ``publish`` hears of pulls and builds.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
         self._task: asyncio.Task[Any] | None = None
 
-    async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Raises DeploymentError E017 when it was interrupted."""
+    async def settled(
+        self,
+        project: Project,
+        *,
+        only: Collection[str] | None,
+        book: ImageBook | None,
+        publish: Callable[[Event], None] = lambda _: None,
+        look_only: bool = False,
+    ) -> Project:
+        """``project`` with all that its images say. Pulls and builds what is missing, unless ``look_only``.
+
+        Raises PreflightError (E014, E003, E004), and E017 when it was interrupted.
+        """
+        if not any(spec.content.is_container for spec in project.services.values()):
+            return project
+
+        async def work() -> Project:
+            async with self._images(book, publish, look_only=look_only) as images:
+                return await images.settled(project, only)
+
+        return await self._run(work())
+
+    async def present(self, goals: Iterable[Goal], *, book: ImageBook | None, publish: Callable[[Event], None]) -> None:
+        """See to it that the images of recorded revisions are there. Raises as ``settled``."""
+        containers = [goal for goal in goals if goal.spec.content.is_container]
+        if not containers:
+            return
+
+        async def work() -> None:
+            async with self._images(book, publish) as images:
+                await images.present(containers)
+
+        await self._run(work())
+
+    def interrupt(self) -> None:
+        """From any thread: what is under way is given up."""
+        task = self._task
+        if task is not None:
+            task.get_loop().call_soon_threadsafe(task.cancel)
+
+    def _images(self, book: ImageBook | None, publish: Callable[[Event], None], *, look_only: bool = False) -> Images:
+        from deploy_code.orchestrator.images import Images
+
+        return Images(
+            self._host.identity.name,
+            state=self._host.identity.directories.state,
+            environ=self._host.environ,
+            known=book,
+            publish=publish,
+            look_only=look_only,
+        )
+
+    async def _run(self, work: Coroutine[Any, Any, T]) -> T:
         task = asyncio.get_running_loop().create_task(work, name="prepare images")
         self._task = task
         try:
@@ -84,9 +97,3 @@ class Preparation:
         if task.cancelled():
             raise interrupted()
         return task.result()
-
-    def interrupt(self) -> None:
-        """From any thread: what is under way is given up."""
-        task = self._task
-        if task is not None:
-            task.get_loop().call_soon_threadsafe(task.cancel)

@@ -117,8 +117,19 @@ def rollback(project: str, wanted: Mapping[str, Goal], *, warnings: tuple[str, .
 
 def rollback_row(store: Store, to: int | None) -> DeploymentRow:
     """The deployment to return to. Raises E009 when there is none."""
-    if to is None:
-        return _last_good(store)
+    row = _last_good(store) if to is None else _deployment(store, to)
+    if pruned := sorted({(name, entry.revision) for name, entry in row.wanted.items()} - {*store.revisions()}):
+        names = ", ".join(f"{name} r{revision}" for name, revision in pruned)
+        raise DeploymentError(
+            f"deployment {row.number} cannot be returned to: {names} was pruned",
+            code="E009",
+            meaning="Nothing was changed",
+            remedy="Return to a later one, see `deploy-code history`; deployment.retained_revisions says how many stay",
+        )
+    return row
+
+
+def _deployment(store: Store, to: int) -> DeploymentRow:
     row = store.deployment(to)
     if row is None or row.status == "in_progress":
         last = ", ".join(str(each.number) for each in store.deployments(10)) or "none"

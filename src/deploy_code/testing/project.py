@@ -14,6 +14,7 @@ from deploy_code.app import App
 from deploy_code.events import Bus, Event
 from deploy_code.model import Phase
 from deploy_code.orchestrator.engine import Engine
+from deploy_code.orchestrator.prepare import Preparation
 from deploy_code.orchestrator.report import DeploymentReport
 from deploy_code.orchestrator.reserve import Reservations
 from deploy_code.testing.platform import FakePlatform
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from deploy_code.config.schema import DeploymentConfig
-    from deploy_code.model import Settings
+    from deploy_code.model import Project, Settings
     from deploy_code.plan.plan import Goal, Plan
     from deploy_code.plugins import Plugin
 
@@ -186,6 +187,9 @@ class _FakeApp(App):
     def orchestrator(self, plugins: Iterable[Plugin] = ()) -> Engine:
         return _FakeEngine(self, plugins=plugins, strategies=self._strategies)
 
+    def preparation(self) -> Preparation:
+        return _NoImages(self)
+
     def _local_platform(self, bus: Bus) -> Any:
         self._fake.bus = bus
         if self._fake.records is None:
@@ -197,6 +201,16 @@ class _FakeEngine(Engine):
     """Asks this machine nothing before it begins."""
 
     async def _look_ahead(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+class _NoImages(Preparation):
+    """No runtime is asked for anything: images are what the file says."""
+
+    async def settled(self, project: Project, **_: Any) -> Project:
+        return project
+
+    async def present(self, *_: Any, **__: Any) -> None:
         return None
 
 

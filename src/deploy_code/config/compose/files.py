@@ -82,7 +82,9 @@ class Files:
             if isinstance(node, Entries):
                 for key in node.nodes.keys() & {"env_file", "project_directory"}:
                     self.findings.dropped(
-                        "an included file is read as it lies, with the variables of all", node.keys[key], ("include", key)
+                        "an included file is read as it lies, with the variables of all",
+                        node.keys[key],
+                        ("include", key),
                     )
         return tree
 
@@ -186,9 +188,7 @@ def _looks_like_version_1(tree: Entries) -> bool:
     return any(isinstance(node, Entries) and node.nodes.keys() & {"image", "build"} for node in tree.nodes.values())
 
 
-def env_values(
-    files: Sequence[str], environ: Mapping[str, str], findings: Findings, *, needed: bool
-) -> dict[str, str]:
+def env_values(files: Sequence[str], environ: Mapping[str, str], findings: Findings, *, needed: bool) -> dict[str, str]:
     """The variables of ``.env`` files; of several the later one wins. ``needed``: one that is missing is E001."""
     values: dict[str, str] = {}
     for file in files:

@@ -43,9 +43,7 @@ class Findings:
 
     def problem(self, message: str, place: Place, path: Path = (), remedy: str = "") -> None:
         file, line, column = place
-        self.problems.append(
-            Problem(message, path=dotted(path), remedy=remedy, file=file, line=line, column=column)
-        )
+        self.problems.append(Problem(message, path=dotted(path), remedy=remedy, file=file, line=line, column=column))
 
     def raise_problems(self) -> None:
         """Raise ConfigError (E002) with all problems, if there are any."""

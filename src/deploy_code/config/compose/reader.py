@@ -109,8 +109,8 @@ class Reader:
 
     # ----------------------------------------------------------------------- kinds
 
-    def entries(self, item: Item | None) -> dict[str, Item]:
-        """A mapping; nothing where there is none. Keys that begin with ``x-`` are the user's own."""
+    def entries(self, item: Item | None, *, free: bool = False) -> dict[str, Item]:
+        """A mapping; nothing where there is none. Keys that begin with ``x-`` are left out, unless all are ``free``."""
         if item is None or item.is_null:
             return {}
         node = item.node
@@ -120,7 +120,7 @@ class Reader:
         return {
             key: Item(child, (*item.path, key), node.keys[key])
             for key, child in node.nodes.items()
-            if not key.startswith("x-")
+            if free or not key.startswith("x-")
         }
 
     def items(self, item: Item | None, *, single: bool = False) -> list[Item]:
@@ -158,7 +158,7 @@ class Reader:
         if item is None or item.is_null:
             return {}
         if not isinstance(item.node, Items):
-            return {key: (self.text(child), child) for key, child in self.entries(item).items()}
+            return {key: (self.text(child), child) for key, child in self.entries(item, free=True).items()}
         found: dict[str, tuple[Text | None, Item]] = {}
         for each in self.items(item):
             text = self.text(each)

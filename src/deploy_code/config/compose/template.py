@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TypeAlias
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -168,7 +169,7 @@ def in_compose(template: Template) -> str:
 def _spelled(template: Template, escape: Callable[[str], str]) -> str:
     """``escape`` gets each text with one character of what follows, which it leaves alone."""
     found: list[str] = []
-    for part, following in zip(template, (*template[1:], ""), strict=True):
+    for part, following in zip_longest(template, template[1:]):
         if isinstance(part, Variable):
             found.append(f"${{{part.name}{part.operator}{_spelled(part.word, escape)}}}")
         else:

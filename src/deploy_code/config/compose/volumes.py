@@ -6,6 +6,7 @@ import os
 import re
 from typing import Any
 
+from deploy_code.config.compose import amounts
 from deploy_code.config.compose.reader import Item, Reader, Text
 from deploy_code.config.compose.template import joined
 
@@ -59,7 +60,7 @@ class Volumes:
         if external is not None and (not external.is_scalar or reader.flag(external)):
             reader.changed("not taken over: a new, empty volume of the project; copy what is in the old one", external)
         elif "name" in keys:
-            reader.changed("the volume is called PROJECT_NAME here, so it is a new, empty one", keys["name"])
+            reader.changed(f"called {name} in this project here: a new, empty volume", keys["name"])
         options = {key: reader.text(item) for key, item in reader.entries(keys.get("driver_opts")).items()}
         device, kind = options.get("device"), options.get("o")
         if device is not None and kind is not None and "bind" in reader.value(kind).split(","):
@@ -122,7 +123,8 @@ class Volumes:
         reader = self._reader
         if not os.path.exists(reader.absolute(source)):
             reader.changed(
-                f"{reader.value(source)} is not there: Compose makes a folder, here it must be made before (S005)", source
+                f"{reader.value(source)} is not there: Compose makes a folder, here it must be made before (S005)",
+                source,
             )
         return {
             "name": name or _slug(reader.value(target)),
@@ -265,8 +267,6 @@ def _slug(text: str) -> str:
 
 
 def _size(text: str) -> int:
-    from deploy_code.config.compose import amounts
-
     try:
         return amounts.megabytes(amounts.size(text))
     except ValueError:

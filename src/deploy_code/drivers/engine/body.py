@@ -162,14 +162,8 @@ def _program(order: ContainerOrder) -> dict[str, Any]:
         found["Entrypoint"] = [order.command]
     if order.command or order.args:
         found["Cmd"] = list(order.args)
-    for key, value in (
-        ("WorkingDir", order.working_dir),
-        ("User", order.user),
-        ("StopSignal", order.stop_signal),
-    ):
-        if value:
-            found[key] = value
-    return found
+    rest = {"WorkingDir": order.working_dir, "User": order.user, "StopSignal": order.stop_signal}
+    return found | {key: value for key, value in rest.items() if value}
 
 
 def _endpoint(order: ContainerOrder, address: str) -> dict[str, Any]:

@@ -59,21 +59,22 @@ def _environment(found: Inspected, order: ContainerOrder, body: Mapping[str, Any
     return texts + ([f"its environment has another {', '.join(changed)}"] if changed else [])
 
 
-_LIMITS = (
-    ("Memory", "memory limit", lambda value: f"{value / 1024**2:g} MB"),
-    ("NanoCpus", "CPU limit", lambda value: f"{value / 1e9:g} cores"),
-    ("PidsLimit", "limit of processes", lambda value: f"{value:g}"),
+_LIMITS = (  # key, name, its unit in those of the API, and what the unit is called
+    ("Memory", "memory limit", 1024**2, " MB"),
+    ("NanoCpus", "CPU limit", 10**9, " cores"),
+    ("PidsLimit", "limit of processes", 1, ""),
 )
 
 
 def _limits(found: Inspected, order: ContainerOrder, body: Mapping[str, Any]) -> list[str]:
     host, texts = found["HostConfig"], []
-    for key, name, shown in _LIMITS:
+    for key, name, unit, called in _LIMITS:
         wanted, has = body["HostConfig"].get(key, 0), max(host.get(key) or 0, 0)
         if key == "NanoCpus":
             has = has or _cpus_of_quota(host)
         if wanted != has and not (key == "PidsLimit" and not wanted):  # engines have a default of their own
-            texts.append(f"its {name} is {shown(has) if has else 'none'} and not {shown(wanted) if wanted else 'none'}")
+            said = [f"{value / unit:g}{called}" if value else "none" for value in (has, wanted)]
+            texts.append(f"its {name} is {said[0]} and not {said[1]}")
     return texts
 
 

@@ -64,6 +64,7 @@ class EngineWatch:
         """Watch from now on; once is enough."""
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._keep(), name=f"watch {self._client.protects}")
+            self._task.add_done_callback(self._broke)
 
     async def tried(self) -> bool:
         """Is the engine there? Waits for the first try only."""
@@ -138,6 +139,13 @@ class EngineWatch:
             self._lost(why)
             await asyncio.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT)
+
+    def _broke(self, task: asyncio.Task[None]) -> None:
+        """A bug of ours is said, and whoever asks next begins anew."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._task = None
+            self._told(f"{task.get_name()} failed: {error!r}")
+            self._lost(EngineGoneError(f"{self._client.protects} is not watched: {error!r}"))
 
     async def _query(self) -> dict[str, object]:
         """Podman knows a die only where it is not asked for; what runs inside Docker's containers makes much noise."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 from deploy_code.drivers.engine.client import EngineClient
@@ -25,7 +25,7 @@ class ExecProbe:
 
     def __init__(
         self,
-        client: Callable[[], EngineClient],
+        client: EngineClient,
         container: str,
         argv: Sequence[str],
         *,
@@ -64,7 +64,7 @@ class ExecProbe:
         )
 
     async def _run(self, output: bytearray) -> int | None:
-        client = self._client()
+        client = self._client
         body = {"AttachStdout": True, "AttachStderr": True, "Cmd": self._argv}
         made = await client.call("POST", f"/containers/{self._container}/exec", body=body)
         over = False

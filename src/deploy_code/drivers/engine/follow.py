@@ -1,7 +1,7 @@
 """What a container says, from the engine into our log file: each line once, also over the agent's restarts.
 
-The engine keeps every line with its time. How far we have come is kept in a small file beside the state: a time, and how
-many lines since then are in our log. The next agent asks from that time on, and leaves out so many.
+The engine keeps every line with its time. How far we have come is kept in a small file beside the state: a time, and
+how many lines since then are in our log. The next agent asks from that time on, and leaves out so many.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class Counter:
 class Follower:
     """Follows one container from ``position_path`` on into ``log_path``, until it has ended and all is written.
 
-    ``available()`` waits until the engine is there, ``ended()`` until the container has ended. ``told`` hears why nothing
-    can be followed.
+    ``available()`` waits until the engine is there, ``ended()`` until the container has ended. ``told`` hears why
+    nothing can be followed.
     """
 
     def __init__(
@@ -111,8 +111,9 @@ class Follower:
                     if await self._follow():
                         return
                 except EngineError as exc:
-                    if exc.status == 404:
-                        return  # removed, with all it said
+                    if exc.status == 404:  # removed, with all it said
+                        _remove(self._position_path)
+                        return
                     self._say(f"the log of container {self.container[:12]} cannot be read: {exc.message}")
                     return
                 except DeployCodeError:
@@ -241,19 +242,19 @@ def _stamp_of(since: str) -> Stamp:
 
 
 class Followers:
-    """One for each container that runs. Position files lie in ``<state>/containers``."""
+    """One for each container of an engine. ``folder``: where their position files lie."""
 
     def __init__(
         self,
         client: EngineClient,
-        state: str,
+        folder: str,
         *,
         available: Callable[[], Awaitable[object]],
         ended: Callable[[str], Awaitable[object]],
         told: Callable[[str], None],
     ) -> None:
         self._client = client
-        self._folder = os.path.join(state, "containers")
+        self._folder = folder
         self._available = available
         self._ended = ended
         self._told = told
@@ -292,8 +293,7 @@ class Followers:
         if (task := self._tasks.get(container)) is not None:
             task.cancel()
         self._drained.discard(container)
-        with suppress(FileNotFoundError):
-            os.unlink(self._position(container))
+        _remove(self._position(container))
 
     def keep_only(self, containers: set[str]) -> None:
         """Remove the positions of containers that are no more."""
@@ -308,6 +308,11 @@ class Followers:
 
     def _position(self, container: str) -> str:
         return os.path.join(self._folder, container)
+
+
+def _remove(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def _spawn(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:

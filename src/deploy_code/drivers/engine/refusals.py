@@ -156,7 +156,8 @@ def _capability(text: str, order: ContainerOrder) -> DriverError | None:
     if "capability" not in lowered or ("unknown" not in lowered and "invalid" not in lowered):
         return None
     return DriverError(
-        f"container {order.name} cannot be started: {text}", remedy='correct "cap_add" and "cap_drop": man 7 capabilities'
+        f"container {order.name} cannot be started: {text}",
+        remedy='correct "cap_add" and "cap_drop": man 7 capabilities',
     )
 
 

@@ -1,0 +1,131 @@
+"""One engine as a driver knows it: its client, what runs there, its networks, its logs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import zlib
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from deploy_code.drivers.engine.client import EngineClient, EngineError, protects
+from deploy_code.drivers.engine.endpoint import Endpoint
+from deploy_code.drivers.engine.events import EngineWatch, Listed
+from deploy_code.drivers.engine.follow import Followers
+from deploy_code.drivers.engine.networks import Networks
+from deploy_code.drivers.engine.order import INSTANCE, STATE
+from deploy_code.errors import DeployCodeError
+from deploy_code.reliability.registry import Breakers
+
+STARTS_AT_ONCE = 10  # creates and starts; more make an engine slower, not faster
+DRAIN_SECONDS = 2.0  # so long after its end a container's last words are waited for
+_FOR_EVER = 365 * 86400.0
+
+
+class Place:
+    """One engine. Belongs to one event loop."""
+
+    def __init__(self, endpoint: Endpoint, state: str, breakers: Breakers, told: Callable[[str], None]) -> None:
+        self.endpoint = endpoint
+        self.state = state
+        self.told = told
+        self.client = EngineClient(endpoint, breaker=breakers.of(protects(endpoint)))
+        self.watch = EngineWatch(self.client, state, told=told, on_return=self._returned)
+        self.networks = Networks(self.client)
+        self.turn = asyncio.Semaphore(STARTS_AT_ONCE)
+        self.followers = Followers(
+            self.client,
+            os.path.join(state, "containers", f"{zlib.crc32(endpoint.url.encode()):08x}"),
+            available=lambda: self.watch.available(_FOR_EVER),
+            ended=self.watch.ended,
+            told=told,
+        )
+        self._images: dict[str, asyncio.Task[Mapping[str, Any]]] = {}
+        self._leftovers: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def is_direct(self) -> bool:
+        """Do containers answer at their own addresses here?"""
+        return self.endpoint.is_local and not (await self.client.info()).rootless
+
+    async def inspect(self, container: str) -> Mapping[str, Any] | None:
+        """By id or name; None where there is none."""
+        try:
+            found: Mapping[str, Any] = await self.client.call("GET", f"/containers/{container}/json")
+        except EngineError as exc:
+            if exc.status == 404:
+                return None
+            raise
+        return found
+
+    async def listed(self, uuid: str = "") -> list[Listed]:
+        """Ours, running or not; ``uuid``: of this instance."""
+        labels = [f"{STATE}={self.state}", *([f"{INSTANCE}={uuid}"] if uuid else [])]
+        found: list[Listed] = await self.client.call(
+            "GET", "/containers/json", query={"all": 1, "filters": {"label": labels}}
+        )
+        return found
+
+    async def image_config(self, image: str) -> Mapping[str, Any]:
+        """What an image says of itself; asked once for each."""
+        task = self._images.get(image)
+        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+            task = asyncio.get_running_loop().create_task(self._look_at(image), name=f"image {image}")
+            self._images[image] = task
+        return await asyncio.shield(task)
+
+    async def _look_at(self, image: str) -> Mapping[str, Any]:
+        return (await self.client.call("GET", f"/images/{image}/json")).get("Config") or {}
+
+    # ----------------------------------------------------------------------- removing
+
+    async def remove(self, container: str, *, drain: bool = True, with_volumes: bool = False) -> None:
+        """Remove it, running or not, once all that it said is in our log. One that is not there is no error."""
+        if drain:
+            await self.followers.drained(container, DRAIN_SECONDS)
+        try:
+            query = {"force": 1, "v": int(with_volumes)}
+            await self.client.call("DELETE", f"/containers/{container}", query=query)
+        except EngineError as exc:
+            if exc.status != 404 and "already in progress" not in exc.message:
+                raise
+        self._leftovers.discard(container)
+        self.followers.forget(container)
+
+    async def remove_some_day(self, container: str) -> None:
+        """Remove it now, or else as soon as the engine can be asked again."""
+        try:
+            await self.remove(container)
+        except DeployCodeError as exc:
+            self._leftovers.add(container)
+            if self.watch.in_sync:
+                self.told(f"container {container[:12]} could not be removed and is left for now: {exc.text}")
+
+    async def remove_if_ended(self, container: str) -> None:
+        """Remove it unless it runs."""
+        try:
+            await self.client.call("DELETE", f"/containers/{container}", query={"force": 0, "v": 0})
+        except DeployCodeError:
+            return  # it runs, it is gone, or the engine is away: whatever is to be done about it, others do
+        self.followers.forget(container)
+
+    def _returned(self, now: Mapping[str, Listed]) -> None:
+        self.networks.forget()
+        self.followers.keep_only(set(now))
+        self._leftovers &= now.keys()
+        for container in self._leftovers:
+            self.spawn(self.remove_some_day(container), f"remove {container[:12]}")
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def close(self) -> None:
+        """Let go of everything; nothing is stopped."""
+        self.watch.close()
+        self.followers.close()
+        self.networks.close()
+        for task in (*self._tasks, *self._images.values()):
+            task.cancel()
+        self.spawn(self.client.close(), f"close {self.client.protects}")

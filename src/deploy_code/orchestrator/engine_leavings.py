@@ -1,0 +1,147 @@
+"""What a project left on one engine: images that nothing needs, data of containers that are gone, empty networks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from deploy_code.drivers.engine.errors import EngineError
+from deploy_code.drivers.engine.order import BUILD, STATE
+from deploy_code.errors import DeployCodeError
+from deploy_code.orchestrator.image_list import Image, list_images
+from deploy_code.orchestrator.leavings import Leaving, Leavings
+
+if TYPE_CHECKING:
+    from deploy_code.drivers.engine.client import EngineClient
+
+VOLUME = "com.docker.compose.volume"  # on volumes that have a name in the file
+_IN_USE = (403, 409)
+_SHORT = 19  # "sha256:" and twelve digits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needed:
+    """What must stay. ``past``: images that only this project's past names; others are not ours to judge."""
+
+    state: str
+    images: frozenset[str]
+    builds: frozenset[str]
+    past: frozenset[str]
+
+
+async def look(client: EngineClient, needed: Needed) -> Leavings:
+    """Raises as ``EngineClient.call``."""
+    containers = await client.call("GET", "/containers/json", query={"all": True})
+    own = {"filters": {"label": [f"{STATE}={needed.state}"]}}
+    volumes = (await client.call("GET", "/volumes", query=_dangling(own)))["Volumes"] or []
+    networks = await client.call("GET", "/networks", query=own)
+    items = [
+        *_images((await list_images(client)).images, needed, _used_images(containers), client),
+        *_volumes(volumes, await _volume_sizes(client) if volumes else {}, client),
+        *_networks(networks, _used_networks(containers), client),
+    ]
+    return Leavings(items=tuple(items))
+
+
+def _dangling(query: dict[str, Any]) -> dict[str, Any]:
+    return {"filters": {**query["filters"], "dangling": ["true"]}}
+
+
+# --------------------------------------------------------------------------------------------------------------- images
+
+
+def _images(
+    images: Collection[Image], needed: Needed, used: Collection[str], client: EngineClient
+) -> Iterator[Leaving]:
+    for image in images:
+        built = image.labels.get(BUILD, "") if image.labels.get(STATE) == needed.state else ""
+        if image.id in needed.images or image.id in used or (built and built in needed.builds and image.tags):
+            continue
+        if built and all(_is_our_tag(tag, built) for tag in image.tags):
+            why = "built here, for no revision that is kept"
+        elif image.id in needed.past and not image.tags:
+            why = "no tag names it, and no revision that is kept"
+        else:
+            continue
+        yield Leaving(
+            kind="image",
+            key=image.id,
+            name=image.names[0] if image.names else image.id[:_SHORT],
+            why=why,
+            size=image.size,
+            engine=client.endpoint,
+            tags=image.names,
+        )
+
+
+def _is_our_tag(tag: str, digest: str) -> bool:
+    """The name that ``image_name`` gives; one that the file or a person gave is theirs."""
+    return tag.rpartition(":")[2] == digest[:12]
+
+
+def _used_images(containers: Collection[Any]) -> set[str]:
+    ids = {str(each.get("ImageID") or "") for each in containers}
+    return {key if key.startswith("sha256:") else f"sha256:{key}" for key in ids}
+
+
+async def _remove_image(client: EngineClient, item: Leaving) -> None:
+    for name in item.tags or (item.key,):
+        await client.call("DELETE", f"/images/{name}", timeout=300.0)
+
+
+# ------------------------------------------------------------------------------------------------- volumes and networks
+
+
+def _volumes(volumes: Collection[Any], sizes: dict[str, int], client: EngineClient) -> Iterator[Leaving]:
+    for each in volumes:
+        if VOLUME not in (each.get("Labels") or {}):
+            name = str(each["Name"])
+            yield Leaving(
+                kind="volume",
+                key=name,
+                name=name[:_SHORT],
+                why="without a name, and its container is gone",
+                size=sizes.get(name, 0),
+                engine=client.endpoint,
+            )
+
+
+async def _volume_sizes(client: EngineClient) -> dict[str, int]:
+    """By name; the engine has to look at every file for it, so it is asked only where there is something to show."""
+    with suppress(EngineError):
+        found = (await client.call("GET", "/system/df", timeout=300.0)).get("Volumes") or []
+        return {each["Name"]: max(0, int((each.get("UsageData") or {}).get("Size") or 0)) for each in found}
+    return {}
+
+
+def _networks(networks: Collection[Any], used: Collection[str], client: EngineClient) -> Iterator[Leaving]:
+    for each in networks:
+        if each["Name"] not in used:
+            name = str(each["Name"])
+            yield Leaving(kind="network", key=name, name=name, why="nobody is on it", engine=client.endpoint)
+
+
+def _used_networks(containers: Collection[Any]) -> set[str]:
+    return {name for each in containers for name in ((each.get("NetworkSettings") or {}).get("Networks") or {})}
+
+
+# ------------------------------------------------------------------------------------------------------------- removing
+
+
+async def remove(client: EngineClient, item: Leaving) -> str:
+    """Remove it; "" or why it stays. What is gone already is as good."""
+    try:
+        if item.kind == "image":
+            await _remove_image(client, item)
+        else:
+            await client.call("DELETE", f"/{item.kind}s/{item.key}")
+    except EngineError as error:
+        if error.status == 404:
+            return ""
+        used = " (somebody uses it again)" if error.status in _IN_USE else ""
+        return f"{item.kind} {item.name} stays{used}: {error.message}"
+    except DeployCodeError as error:
+        return f"{item.kind} {item.name} stays: {error.message}"
+    return ""
