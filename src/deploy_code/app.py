@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from deploy_code.orchestrator.engine import Engine
     from deploy_code.orchestrator.named_volumes import NamedVolumes
     from deploy_code.orchestrator.parts import Options, Parts
-    from deploy_code.orchestrator.prune import Pruning
     from deploy_code.orchestrator.prepare import Preparation
+    from deploy_code.orchestrator.prune import Pruning
     from deploy_code.orchestrator.reserve import Reservations
     from deploy_code.platforms.local import LocalPlatform
     from deploy_code.plugins import Plugin

@@ -34,6 +34,8 @@ class Record:
     @classmethod
     def of(cls, pid: int) -> Record | None:
         """The process as it is now; None if it is none, or has ended."""
+        with suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)  # a child of ours that ended must not look alive to others
         with suppress(OSError):
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             if fields[0] not in "ZX":

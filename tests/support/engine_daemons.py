@@ -12,12 +12,14 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 
-from support.daemons import Daemon, Record
+from support.daemons import Daemon, Record, Unavailable
 from support.engine_api import ApiError, EngineApi
 from support.image_registry import Registry
 from support.images import Image
+from support.wait import wait_until
 
 #: How the names of the images start that every engine has.
 OURS = ("dc-test/", "postgres:", "redis:", "python:")
@@ -70,7 +72,8 @@ class Engine(Daemon):
     def close(self) -> None:
         """Remove all that was made in the engine, and end it; images stay for the next start."""
         if self.record is None and self._left_behind():
-            self.start()  # it died: only a living one can remove what it left
+            with suppress(Unavailable):
+                self.start()  # it died: only a living one can remove what it left
         if self.record:
             self.clear()
         self.stop()
@@ -113,15 +116,41 @@ class Engine(Daemon):
 
 
 class Docker(Engine):
-    """``dockerd`` with a containerd of its own. Its data stays when it stops: the next one starts with the images."""
+    """``dockerd`` with a containerd of its own. Its data stays when it stops: the next one starts with the images.
+
+    Its default bridge has a name of its own: a dockerd without one would take ``docker0`` from any other.
+    """
 
     kind = "docker"
+    bridge, address = "dc-test0", "10.212.0.1/16"
     #: Networks of tests are many and small; Docker's own default is about thirty for the whole machine.
-    options: tuple[str, ...] = ("--default-address-pool", "base=10.213.0.0/16,size=24")
+    pool = "10.213.0.0/16"
+    options: tuple[str, ...] = ()
 
     def command(self) -> Sequence[str | Path]:
-        folders = ("--data-root", self.folder / "data", "--exec-root", self.folder / "exec")
-        return ("dockerd", "-H", f"unix://{self.socket}", "-p", self.folder / "pid", *folders, *self.options)
+        folders = ("--data-root", self.folder / "data", "--exec-root", self.folder / "exec", "-p", self.folder / "pid")
+        networks = ("--bridge", self.bridge, "--default-address-pool", f"base={self.pool},size=24")
+        return ("dockerd", "-H", self.url, *folders, *networks, *self.options)
+
+    def start(self) -> None:
+        if not Path("/sys/class/net", self.bridge).exists():
+            _ip("link", "add", self.bridge, "type", "bridge")
+            _ip("address", "add", self.address, "dev", self.bridge)
+        self._forget_the_dead()
+        super().start()
+
+    def _forget_the_dead(self) -> None:
+        """After a kill: dockerd takes a process that nobody has waited for yet for one that lives, and gives up."""
+        if self.record is None:
+            for file in (self.folder / "pid", self.folder / "exec/containerd/containerd.pid"):
+                with suppress(FileNotFoundError, ValueError):
+                    wait_until(lambda number=int(file.read_text()): Record.of(number) is None)
+                    file.unlink()
+
+    def close(self) -> None:
+        super().close()
+        if Path("/sys/class/net", self.bridge).exists():
+            _ip("link", "delete", self.bridge)
 
 
 class PrivateDocker(Docker):
@@ -130,11 +159,19 @@ class PrivateDocker(Docker):
     Published ports answer, and this machine reaches the containers; containers may not reach each other.
     """
 
+    _made = count()
+
     def __init__(self, folder: Path, *options: str) -> None:
         super().__init__(folder)
-        worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-        pool = ("--default-address-pool", f"base=10.{215 + worker % 8}.0.0/16,size=24")
-        self.options = (*pool, "--iptables=false", "--bridge=none", *options)
+        worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+        number = next(self._made) % 100
+        self.bridge = f"dc-test-{os.getpid()}-{number}"[-15:]
+        self.address, self.pool = f"10.211.{worker * 20 + number % 20}.1/24", f"10.{215 + worker}.0.0/16"
+        self.options = ("--iptables=false", *options)
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
 
 
 def unmount(folder: Path) -> None:

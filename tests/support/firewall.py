@@ -9,10 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 
 #: What the engines add: chains of their own, rules that lead there, and rules for their networks' devices.
-ENGINES = re.compile(r"\b(DOCKER|NETAVARK)|(-[io] )(docker0|br-[0-9a-f]{12}|podman\d+)\b|10\.21[34]\.")
+ENGINES = re.compile(r"\b(DOCKER|NETAVARK)|(-[io] )(dc-test0|br-[0-9a-f]{12}|podman\d+)\b|10\.21[234]\.")
 
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
-BRIDGES = ("docker0", "podman0")
+BRIDGES = ("podman0",)
 
 
 def remember(file: Path) -> None:

@@ -101,6 +101,9 @@ def test_detailed_shows_each_instance():
         "phase": "unready",
         "pid": 41,
         "ports": {"8080": 30001},
+        "address": "",
+        "published": {},
+        "container": "",
         "restarts": 2,
         "started_at": 1.0,
         "ready_at": 0.0,
@@ -122,12 +125,12 @@ def test_detailed_shows_each_instance():
     }
     text = status_text(mapping({"api": service(instances=[instance])}), detailed=True)
     assert "api r3 #0: unready" in text
-    assert "process  pid 41, up" in text and "3 MB, 1.2 s of CPU" in text
-    assert "ports    8080 at 30001" in text
-    assert "probe    http http://localhost/h failed (500) in 2 ms: no db" in text
-    assert "exit     exit code 1" in text
-    assert "circuit  circuit half-open, one try is made" in text
-    assert "log      /logs/api.0.log" in text
+    assert "process   pid 41, up" in text and "3 MB, 1.2 s of CPU" in text
+    assert "ports     8080 at 30001" in text
+    assert "probe     http http://localhost/h failed (500) in 2 ms: no db" in text
+    assert "exit      exit code 1" in text
+    assert "circuit   circuit half-open, one try is made" in text
+    assert "log       /logs/api.0.log" in text
 
 
 def test_an_open_circuit_says_when_the_next_try_comes():

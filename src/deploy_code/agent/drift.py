@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 
-from deploy_code.drivers.base import ComparingDriver, Running
+from deploy_code.drivers.base import ComparingDriver, Running, StartOrder
+from deploy_code.drivers.made import said
 from deploy_code.errors import DeployCodeError
 from deploy_code.model import Drift, Drifts, Phase
 
@@ -38,8 +39,13 @@ async def look(keeper: Keeper) -> Drifts:
 
     async with asyncio.TaskGroup() as group:
         for supervisor in keeper.supervisors():
-            if not supervisor.retiring and not supervisor.entry.wanted.content.one_shot:
+            content = supervisor.entry.wanted.content
+            if supervisor.retiring or content.one_shot:
+                continue
+            if content.is_container:
                 group.create_task(compare(supervisor), name=f"compare {label(supervisor.instance)}")
+            else:
+                await compare(supervisor)  # at once: nothing of it waits
     for driver, running in await _extra(keeper, unseen):
         found.append(_extra_drift(driver, running))
     return Drifts(found=tuple(sorted(found, key=_by_place)), unseen=tuple(sorted(unseen)))
@@ -64,11 +70,18 @@ async def _differences(keeper: Keeper, supervisor: Supervisor) -> list[Drift]:
     running = supervisor.running
     if running is None or instance.phase not in _COMPARED or not isinstance(driver, ComparingDriver):
         return []
-    order = keeper.launcher.launch(supervisor.entry.wanted, instance, lenient=True).order
-    words = await driver.differences(running, order)
+    words = await driver.differences(running, _order(keeper, supervisor))
     if supervisor.running is not running or supervisor.retiring:
         return []  # it ended meanwhile: whatever was seen of it says nothing
     return [Drift.of(instance, text) for text in words]
+
+
+def _order(keeper: Keeper, supervisor: Supervisor) -> StartOrder:
+    """What its revision says, in the shape that its driver compares with."""
+    wanted, instance = supervisor.entry.wanted, supervisor.instance
+    if wanted.content.is_container:
+        return keeper.launcher.launch(wanted, instance, lenient=True).order
+    return said(wanted.content, instance.uuid, instance.service)
 
 
 def _why_missing(supervisor: Supervisor) -> str:

@@ -34,9 +34,14 @@ def assign_numbers(uuid: str, content: Content, policy: Policy, book: PortBook, 
 def inner_ports(content: Content, published: Mapping[str, int]) -> tuple[Port, ...]:
     """The declared ports with the number that the container binds: one that is not given is the published one."""
     return tuple(
-        replace(port, container_port=port.container_port or port.host_port or published.get(port_key(port)))
+        replace(port, container_port=port.container_port or port.host_port or _same_on_both_sides(published))
         for port in _declared(content)
     )
+
+
+def _same_on_both_sides(numbers: Mapping[str, int]) -> int | None:
+    """Of a port that has no number in the file: what is chosen is its number inside, too."""
+    return next((number for key, number in numbers.items() if key == str(number)), None)
 
 
 def _declared(content: Content) -> tuple[Port, ...]:
@@ -51,5 +56,6 @@ def _published(content: Content, policy: Policy, book: PortBook, kept: Mapping[s
         if port.host_port and policy.replicas == 1:
             yield key, port.host_port
         elif port.dynamic:
-            chosen.append(kept.get(key) or book.choose(chosen))
-            yield key, chosen[-1]
+            nameless = not (port.container_port or port.host_port)
+            chosen.append((_same_on_both_sides(kept) if nameless else kept.get(key)) or book.choose(chosen))
+            yield str(chosen[-1]) if nameless else key, chosen[-1]

@@ -43,6 +43,7 @@ COMMANDS: dict[str, Entry] = {
     "validate": Entry("validate", "validate", "Check the configuration file.", _MORE),
     "schema": Entry("schema", "schema", "Print the JSON Schema of the file.", _MORE),
     "import": Entry("import_", "import_", "Make the file from another tool's.", _MORE),
+    "export": Entry("export", "export", "Make another tool's file from this one.", _MORE),
     "agent": Entry("agent", "agent", "Start, stop, show or install the agent.", _MORE),
     "completion": Entry("completion", "completion", "Print the completion script of a shell.", _MORE),
 }

@@ -29,14 +29,18 @@ _ENDLESS = 2**31  # columns: a folded line is only harder to read
 
 def write_yaml(config: DeploymentConfig) -> str:
     """``config`` as the text of a file."""
-    variables = _variables(source_of(config))
     return yaml.dump(
-        _written(given(config), (), variables),
+        written(config),
         Dumper=Dumper,
         sort_keys=False,
         allow_unicode=True,
         width=_ENDLESS,
     )
+
+
+def written(config: DeploymentConfig) -> Any:
+    """``config`` as plain data: what was given, in the spelling of a file, variables as they stand there."""
+    return _written(given(config), (), _variables(source_of(config)))
 
 
 def given(value: Any) -> Any:

@@ -125,20 +125,20 @@ class Group:
 
     def holds(self, pid: int, name: str) -> bool:
         """Is process ``pid`` in this group, which is called ``name``, or in one that was made inside it?"""
-        inside = [line for line in _lines(f"/proc/{pid}/cgroup") if name in line.split("/")]
-        return len(inside) >= len(self.folders) or look_up(pid) is None
+        return _text(f"/proc/{pid}/cgroup").count(f"/{name}".encode()) >= len(self.folders) or look_up(pid) is None
 
     def limits(self, resources: Resources) -> Iterator[tuple[str, str, str]]:
-        """Each limit that the kernel has, and that these ask for, in words; "" for none: (name, is, due)."""
-        for path, _ in self.folders:
-            memory = _number(f"{path}/memory.max", f"{path}/memory.limit_in_bytes")
-            if memory is not None:
-                yield "memory limit", _megabytes(memory), _megabytes(resources.memory_mb * _MIB)
-            if (cores := _cores(path)) is not None:
-                quota, period = _bandwidth(resources.cpu_cores)
-                yield "CPU limit", _in_cores(cores), _in_cores(quota / period if resources.cpu_cores else 0.0)
-            if (pids := _number(f"{path}/pids.max")) is not None:
-                yield "limit of processes", str(pids or ""), str(resources.pids or "")
+        """Each limit of these as the kernel has it and as it ought to be, in words, "" for none: (name, now, due)."""
+        asked = limited(resources)
+        for path, unified in self.folders:
+            if "memory" in asked and (words := _words(f"{path}/memory.{'max' if unified else 'limit_in_bytes'}")):
+                yield "memory limit", _megabytes(_number(words[0])), _megabytes(resources.memory_mb * _MIB)
+            if "cpu" in asked and (words := _words(f"{path}/cpu.{'max' if unified else 'cfs_quota_us'}")):
+                period = words[1] if unified else _text(f"{path}/cpu.cfs_period_us")
+                due, of = _bandwidth(resources.cpu_cores)
+                yield "CPU limit", _in_cores(_number(words[0]), _number(period)), _in_cores(due, of)
+            if "pids" in asked and (words := _words(f"{path}/pids.max")):
+                yield "limit of processes", str(_number(words[0]) or ""), str(resources.pids)
 
     # -- out of memory
 
@@ -227,32 +227,20 @@ def _bandwidth(cores: float) -> tuple[int, int]:
     return max(_LEAST_QUOTA_US, round(cores * period)), period
 
 
-def _number(*paths: str) -> int | None:
-    """What the first of these files that is there says; 0 for no limit, None where there is none of them."""
-    for path in paths:
-        if lines := _lines(path):
-            value = int(lines[0]) if lines[0].isdecimal() else 0
-            return value if value < _NO_LIMIT else 0
-    return None
-
-
-def _cores(path: str) -> float | None:
-    """How many cores its processes may use; 0 for no limit, None where this folder does not say."""
-    if lines := _lines(f"{path}/cpu.max"):
-        quota, _, period = lines[0].partition(" ")
-    elif lines := _lines(f"{path}/cpu.cfs_quota_us"):
-        quota, period = lines[0], "".join(_lines(f"{path}/cpu.cfs_period_us"))
-    else:
-        return None
-    return int(quota) / int(period) if quota.isdecimal() and period.isdecimal() else 0.0
+def _number(word: bytes) -> int:
+    """0 for what is no limit: "max", -1, or a number beyond all that there can be."""
+    value = int(word) if word.strip().isdigit() else 0
+    return value if value < _NO_LIMIT else 0
 
 
 def _megabytes(size: int) -> str:
     return f"{size / _MIB:g} MB" if size else ""
 
 
-def _in_cores(cores: float) -> str:
-    return f"{cores:g} {'core' if cores == 1 else 'cores'}" if cores else ""
+def _in_cores(quota: int, period: int) -> str:
+    if not quota or not period:
+        return ""
+    return "1 core" if quota == period else f"{quota / period:g} cores"
 
 
 def _kill(proc: Proc) -> None:
@@ -311,6 +299,24 @@ def _write_if_any(path: str, text: str) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def _words(path: str) -> list[bytes]:
+    return _text(path).split()
+
+
+def _text(path: str) -> bytes:
+    """What a small file of the kernel says; nothing for one that is not there."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(fd, 65536)
+    except OSError:  # it went in between
+        return b""
+    finally:
+        os.close(fd)
 
 
 def _lines(path: str) -> list[str]:

@@ -13,58 +13,73 @@ from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 
 from deploy_code.codec import to_data
+from deploy_code.drivers.base import Running, StartOrder
 from deploy_code.drivers.group import Group
-from deploy_code.model import Content, Resources
+from deploy_code.model import Content
 
 MADE = "made"  # in Running.handler
 _DIGEST_BYTES = 5
-_PARTS = {
-    "command": ("command", "args"),
-    "env": ("env", "inherit_env"),
-    "user": ("user",),
-    "working_dir": ("working_dir",),
-    "release": ("release",),
-}
-_USUAL = frozenset("PATH LANG LC_ALL LC_CTYPE TZ TMPDIR HOME USER LOGNAME PWD OLDPWD SHLVL _".split())
-_GIVEN = ("PORT", "DEPLOY_CODE_")  # by us at each start, and as they were then
+_PARTS = ("command", "env", "user", "working_dir", "release")
+_CODE = _PARTS[-1]
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=to_data).encode
+
+
+def said(content: Content, uuid: str, service: str) -> StartOrder:
+    """What a revision says of a process, to compare with; placeholders stay as they are."""
+    return StartOrder(
+        uuid=uuid,
+        service=service,
+        command=content.command,
+        env=content.env,
+        resources=content.resources,
+        made=made_of(content, uuid),
+    )
 
 
 def made_of(content: Content, uuid: str) -> str:
-    """``command=… env=…``: a digest for each part of what a process is started from, placeholders unresolved."""
-    return " ".join(f"{part}={_digest(content, names, uuid)}" for part, names in _PARTS.items())
+    """``command=… env=…``: a digest for each part of what a process is started from, placeholders unresolved.
 
-
-def _digest(content: Content, names: tuple[str, ...], uuid: str) -> str:
-    text = json.dumps([to_data(getattr(content, name)) for name in names], sort_keys=True)
-    return blake2b(text.encode(), key=uuid.encode()[:64], digest_size=_DIGEST_BYTES).hexdigest()
-
-
-def differences(handler: Mapping[str, str], made: str, *, pid: int, env: Mapping[str, str] | None = None) -> list[str]:
-    """In words, what of process ``pid`` is not as its revision says. ``handler``: what was remembered of its start.
-
-    ``made``: ``made_of`` its revision. ``env``: the one it would be started with now; it only gives the names.
+    What is hashed must stay as it is: processes outlive the version that started them.
     """
-    was, now = _parts(handler.get(MADE, "")), _parts(made)
-    changed = [part for part in _PARTS if part in was and part in now and was[part] != now[part]]
-    return [_words(part, pid, env) for part in changed]
+    key = uuid.encode()[:64]
+    values = (
+        (content.command, content.args),
+        (dict(content.env), content.inherit_env),
+        content.user,
+        content.working_dir,
+        content.release,
+    )
+    digests = (blake2b(_encode(each).encode(), key=key, digest_size=_DIGEST_BYTES).hexdigest() for each in values)
+    return " ".join(f"{part}={digest}" for part, digest in zip(_PARTS, digests, strict=True))
+
+
+def differences(running: Running, order: StartOrder) -> Iterator[str]:
+    """In words, what of a living process is not as ``order``, which is what its revision ``said``."""
+    was = running.handler.get(MADE, "")
+    if was and was != order.made:
+        before, now = _parts(was), _parts(order.made)
+        for part in _PARTS:
+            if part in before and before[part] != now[part]:
+                yield _words(part, running.pid, order.env)
+    yield from _limits(Group.remembered(running.handler), running, order)
 
 
 def _parts(text: str) -> dict[str, str]:
     return {part: digest for part, _, digest in (each.partition("=") for each in text.split())}
 
 
-def _words(part: str, pid: int, env: Mapping[str, str] | None) -> str:
-    if part == "release":
+def _words(part: str, pid: int, env: Mapping[str, str]) -> str:
+    if part == _CODE:
         return "it runs other code than its revision says"
-    names = _names(pid, env) if part == "env" and env is not None else []
+    names = _names(pid, env) if part == "env" else []
     return f"{part} changed ({', '.join(names)})" if names else f"{part} changed"
 
 
 def _names(pid: int, env: Mapping[str, str]) -> list[str]:
-    """Variables that the process got and now would not get like this; none where it has written over them."""
+    """Variables that the process did not get like this; none where it has written over them."""
     got = _environ(pid)
-    names = {name for name in {*got, *env} if got.get(name) != env.get(name)} if got else set()
-    return sorted(name for name in names - _USUAL if not name.startswith(_GIVEN))
+    fixed = {name: value for name, value in env.items() if "${" not in value}
+    return sorted(name for name, value in fixed.items() if got.get(name) != value) if got else []
 
 
 def _environ(pid: int) -> dict[str, str]:
@@ -79,13 +94,13 @@ def _environ(pid: int) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def limits_changed(group: Group | None, resources: Resources, pid: int, uuid: str) -> Iterator[str]:
+def _limits(group: Group | None, running: Running, order: StartOrder) -> Iterator[str]:
     """What its control group says where the revision says something else; nothing where it has none."""
     if group is None:
         return
-    if not group.holds(pid, uuid):
+    if not group.holds(running.pid, running.uuid):
         yield "limits: it was moved out of its control group"
         return
-    for name, is_, due in group.limits(resources):
-        if is_ != due:
-            yield f"limits: its {name} is {is_ or 'none'} and not {due or 'none'}"
+    for name, now, due in group.limits(order.resources):
+        if now != due:
+            yield f"limits: its {name} is {now or 'none'} and not {due or 'none'}"

@@ -21,7 +21,7 @@ from dataclasses import replace
 from deploy_code.drivers.base import Running, StartOrder
 from deploy_code.drivers.group import Group
 from deploy_code.drivers.groups import Groups
-from deploy_code.drivers.made import MADE, differences, limits_changed
+from deploy_code.drivers.made import MADE, differences
 from deploy_code.drivers.oneshot import read_status
 from deploy_code.drivers.pidfd import Watch
 from deploy_code.drivers.proctree import Claim, Ident, Proc, Stranger, Table, boot_id, look_up
@@ -239,20 +239,15 @@ class ProcessDriver:
     # ----------------------------------------------------------------------- drift
 
     async def differences(self, running: Running, order: StartOrder) -> tuple[str, ...]:
-        """In words, led by what it is about: what of this one is not as ``order`` would make it. No values of env."""
-        proc = look_up(running.pid)
-        if running.boot_id != boot_id() or proc is None or proc.start_time != running.start_time:
-            return ()
-        group = Group.remembered(running.handler)
-        return (
-            *differences(running.handler, order.made, pid=running.pid, env=order.env),
-            *limits_changed(group, order.resources, running.pid, running.uuid),
-        )
+        """In words, led by what it is about: what of this one is not as ``order``, which is what ``made.said``."""
+        is_watched = running.boot_id == boot_id() and _ident(running) in self._watches
+        return tuple(differences(running, order)) if is_watched else ()
 
     async def orphans(self, known: Collection[str]) -> list[Running]:
         """What was started for this project as an instance that is none of ``known``."""
         table = await self._scans.fresh(since=0)
-        return [_orphan(each) for each in table.strangers(self.groups.state, known)]
+        sessions = {leader.pid for leader in self._watches}
+        return [_orphan(each) for each in table.strangers(self.groups.state, known, sessions)]
 
     def reap_strangers(self) -> int:
         """Reap ended orphans that were handed to us (``become_subreaper``). Call it about once a second.

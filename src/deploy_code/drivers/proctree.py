@@ -98,22 +98,30 @@ def _read(path: str, size: int) -> bytes:
 
 def _uuid_of(pid: int) -> str:
     """Value of DEPLOY_CODE_INSTANCE in its environment; empty when there is none or it may not be read."""
-    return _value_of(pid, INSTANCE_KEY)
+    return _value(_environ(pid), INSTANCE_KEY)
 
 
-def _value_of(pid: int, key: bytes) -> str:
-    """What follows ``key`` ("NAME=") in the environment of a process."""
+def _environ(pid: int) -> bytes:
     try:
         with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
-            environ = file.read()
+            return b"\0" + file.read()
     except OSError:  # gone meanwhile, or another user's: then it is not one that we started
-        return ""
-    _, found, rest = (b"\0" + environ).partition(b"\0" + key)
+        return b""
+
+
+def _value(environ: bytes, key: bytes) -> str:
+    """What follows ``key`` ("NAME=") in an environment."""
+    _, found, rest = environ.partition(b"\0" + key)
     return rest.partition(b"\0")[0].decode(errors="replace") if found else ""
 
 
 def _pids() -> Iterator[int]:
     return (int(name) for name in os.listdir("/proc") if name.isdecimal())
+
+
+def _stranger(uuid: str, marked: list[tuple[Proc, bytes]]) -> Stranger:
+    leader, environ = min(marked, key=lambda each: (each[0].sid != each[0].pid, each[0].start_time, each[0].pid))
+    return Stranger(uuid, _value(environ, SERVICE_KEY), leader, len(marked))
 
 
 class Table:
@@ -154,16 +162,19 @@ class Table:
             if (holders := self._holders.get(uuid))
         }
 
-    def strangers(self, state: str, known: Collection[str]) -> list[Stranger]:
-        """What was started for the project in folder ``state``, as an instance that is none of ``known``."""
-        key = f"{STATE}=".encode()
-        found = []
-        for uuid in self._holders.keys() - set(known):
-            ours = [proc for proc in self._holders[uuid] if _value_of(proc.pid, key) == state]
-            if state and ours:
-                leader = min(ours, key=lambda proc: (proc.sid != proc.pid, proc.start_time, proc.pid))
-                found.append(Stranger(uuid, _value_of(leader.pid, SERVICE_KEY), leader, len(ours)))
-        return sorted(found)
+    def strangers(self, state: str, known: Collection[str], sessions: Collection[int] = ()) -> list[Stranger]:
+        """What was started for the project in folder ``state``, as an instance that is none of ``known``.
+
+        ``sessions``: those that are led by known instances; they are not looked into.
+        """
+        marked = b"\0" + f"{STATE}={state}".encode(errors="surrogateescape") + b"\0"
+        found: dict[str, list[tuple[Proc, bytes]]] = defaultdict(list)
+        for proc in self.procs.values():
+            if proc.sid not in sessions and proc.alive and proc.pid not in self._untouchable:
+                environ = _environ(proc.pid)
+                if marked in environ and (uuid := _value(environ, INSTANCE_KEY)) and uuid not in known:
+                    found[uuid].append((proc, environ))
+        return [_stranger(uuid, found[uuid]) for uuid in sorted(found)]
 
     def _roots(self, claim: Claim) -> list[Ident]:
         begun = claim.leader.start_time

@@ -96,8 +96,8 @@ def _compared_alone(store: Store, state: str) -> Drifts:
     found: list[Drift] = []
     for name, spec in sorted(specs.items()):
         if not spec.content.one_shot:
-            of_it = sorted((each for each in instances if _is_of(each, name, entries[name])), key=lambda each: each.index)
-            found.extend(_of_service(spec, entries[name], of_it))
+            of_it = [each for each in instances if _is_of(each, name, entries[name])]
+            found.extend(_of_service(spec, entries[name], sorted(of_it, key=lambda each: each.index)))
     known = {each.uuid for each in instances}
     for stranger in Table.scan().strangers(state, known):
         text = f"extra: processes of no instance (pid {stranger.leader.pid})"
@@ -122,12 +122,17 @@ def _of_service(spec: ServiceSpec, entry: MapEntry, instances: list[Instance]) -
 
 
 def _differences(instance: Instance, spec: ServiceSpec) -> Iterator[str]:
-    from deploy_code.drivers.group import Group
-    from deploy_code.drivers.made import differences, limits_changed, made_of
+    from deploy_code.drivers.base import Running
+    from deploy_code.drivers.made import differences, said
 
-    yield from differences(instance.handler, made_of(spec.content, instance.uuid), pid=instance.pid)
-    group = Group.remembered(instance.handler)
-    yield from limits_changed(group, spec.content.resources, instance.pid, instance.uuid)
+    running = Running(
+        uuid=instance.uuid,
+        pid=instance.pid,
+        start_time=instance.start_time,
+        boot_id=instance.boot_id,
+        handler=instance.handler,
+    )
+    yield from differences(running, said(spec.content, instance.uuid, spec.name))
 
 
 def _not_asked(

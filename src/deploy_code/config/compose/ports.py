@@ -33,11 +33,19 @@ def ports_of(reader: Reader, service: dict[str, Item]) -> list[Port]:
             if key not in known:
                 known.add(key)
                 found.append(port)
-    return _once(found)
+    return _once(reader, found, service.get("ports"))
 
 
-def _once(ports: list[Port]) -> list[Port]:
-    return [port for index, port in enumerate(ports) if port not in ports[:index]]
+def _once(reader: Reader, ports: list[Port], item: Item | None) -> list[Port]:
+    """A container port is published once: at a fixed host port, if there is one."""
+    found: dict[tuple[Any, str], Port] = {}
+    for port in sorted(ports, key=lambda port: "host_port" not in port):
+        key = (port["container_port"], port.get("protocol", "tcp"))
+        if key not in found:
+            found[key] = port
+        elif port != found[key] and item is not None:
+            reader.dropped(f"container port {key[0]} is published once, at {found[key].get('host_port')}", item)
+    return [port for index, port in enumerate(ports) if port in found.values() and port not in ports[:index]]
 
 
 def _exposed(reader: Reader, text: Text) -> Iterator[Port]:

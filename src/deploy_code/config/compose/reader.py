@@ -94,7 +94,7 @@ class Reader:
     is_known: Callable[[str], bool]
     folders: Mapping[str, str]
     folder: str
-    used: set[str] = field(default_factory=set)
+    told: set[str] = field(default_factory=set)  # variables that are not set, once said
 
     # ----------------------------------------------------------------------- telling
 
@@ -282,15 +282,15 @@ class Reader:
             self.changed(f"{part.name} is what deploy-code tells an instance; its value now is written down", text)
             return value_of((part,), self.lookup)
         word = joined(*(self._as_ours(each, text) for each in part.word))
-        self.used.add(part.name)
         if part.operator or self.is_known(part.name):
             return Variable(part.name, part.operator, word)
         self._say_unset(part.name, text)
         return Variable(part.name, ":-")
 
     def _say_unset(self, name: str, text: Text) -> None:
-        if any(name in line.message.split() for line in self.findings.lines):
+        if name in self.told:
             return
+        self.told.add(name)
         if self.lookup(name) is None:
             self.changed(f"variable {name} is not set: empty, as in Compose; ${{{name}}} would insist on it", text)
         else:

@@ -152,9 +152,16 @@ def _environment(reader: Reader, item: Item | None) -> dict[str, Any]:
         if not name or "$" in name:
             reader.problem(f"'{name}' is no name of a variable", at)
             continue
-        value = Text(joined(Variable(name)), at.place, at.path) if text is None else text
-        found[name] = reader.written(value)
+        found[name] = reader.written(text or _of_whoever_deploys(reader, name, at))
     return found
+
+
+def _of_whoever_deploys(reader: Reader, name: str, at: Item) -> Text:
+    text = Text(joined(Variable(name)), at.place, at.path)
+    if reader.lookup(name) is None and name not in reader.told:
+        reader.told.add(name)
+        reader.changed(f"variable {name} is not set: Compose leaves it out of the container, here it is empty", text)
+    return text
 
 
 def _env_files(reader: Reader, item: Item | None) -> list[Any]:
