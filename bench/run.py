@@ -11,7 +11,7 @@ import traceback
 import report
 from measure import Figure, say
 
-PARTS = ("services", "graph", "startup", "planner", "probing", "strategies")
+PARTS = ("services", "graph", "startup", "planner", "probing", "strategies", "containers")
 FAILED = "failed"
 
 

@@ -120,7 +120,10 @@ def make_private_docker(engine_house: EngineHouse) -> Iterator[Callable[..., Pri
 
 @pytest.fixture
 def private_docker(make_private_docker: Callable[..., PrivateDocker]) -> PrivateDocker:
-    """A dockerd of this test's own, with the small images: it may be killed, restarted and filled."""
+    """A dockerd of this test's own, with the small images: it may be killed, restarted and filled.
+
+    Ask for it before `project`: then the project is stopped while its engine is still there.
+    """
     return make_private_docker()
 
 

@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from deploy_code.errors import ConfigError, ServiceError
+from deploy_code.errors import ConfigError, DeployCodeError, ServiceError
 
 if TYPE_CHECKING:
     from deploy_code.config.schema import DeploymentConfig, ServiceConfig
@@ -241,7 +241,15 @@ class App:
         """What of this project nobody returns to any more, to be shown and removed."""
         from deploy_code.orchestrator.prune import Pruning
 
-        return Pruning(self.identity, environ=self.environ, origin=self._origin)
+        return Pruning(self.identity, environ=self.environ, origin=self._origin, keep=self._retained_revisions())
+
+    def _retained_revisions(self) -> int | None:
+        """What the file says now; None where it cannot be read, or is that of another project."""
+        try:
+            project = self.load()
+        except DeployCodeError:
+            return None  # `prune` needs no valid file: what the last deployment went by counts
+        return project.settings.retained_revisions if project.name == self.identity.name else None
 
     def named_volumes(self) -> NamedVolumes:
         """The volumes that its file has named, to be shown and removed."""

@@ -119,15 +119,18 @@ def test_every_fragment_uses_only_keys_that_exist(block: Block) -> None:
     assert keys_of(yaml.safe_load(block.text)) <= known
 
 
+CHOSEN_BY_USERS = ("env", "args", "extra_hosts", "labels", "log_options")
+
+
 def keys_of(document: dict[str, Any]) -> set[str]:
-    """All keys but those that users choose: names of services and of variables."""
+    """All keys but those that users choose: names of services, of variables, of hosts, of labels."""
     found: set[str] = set()
     for key, value in document.items():
         found.add(key)
         if key == "services":
             for service in value.values():
                 found |= keys_of(service)
-        elif isinstance(value, dict) and key != "env":
+        elif isinstance(value, dict) and key not in CHOSEN_BY_USERS:
             found |= keys_of(value)
     return found
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from deploy_code.drivers.base import Driver, Running, StartOrder
-from deploy_code.model import Content, Exit, Instance, Phase, Policy, Wanted
+from deploy_code.model import Content, Drift, Drifts, Exit, Instance, Phase, Policy, Wanted
 from deploy_code.orchestrator import DeploymentReport, DeploymentStrategy
 from deploy_code.plan.diff import Change
 from deploy_code.plan.plan import Step, WaitReady, Want
@@ -428,9 +428,30 @@ class Obedient(FakePlatform):
         return None
 
 
+class Blind(FakePlatform):
+    async def drift(self) -> Drifts:
+        return Drifts()
+
+
+class Alarmed(FakePlatform):
+    async def drift(self) -> Drifts:
+        return Drifts(found=tuple(Drift.of(each, "env changed (FOO)") for each in self.all()))
+
+
+class Ruthless(FakePlatform):
+    """Ends whatever it is given."""
+
+    async def clear(self, instances: Sequence[str]) -> None:
+        for uuid in instances:
+            self._found.pop(uuid, None)
+
+
 BROKEN_PLATFORMS: list[tuple[type[FakePlatform], str, str]] = [
     (Doubling, "test_the_same_message_twice_is_the_same_as_once", "no second instance"),
     (Rosy, "test_what_hangs_is_not_called_ready", "ready"),
+    (Blind, "test_what_is_wanted_and_has_ended_is_missing", "is missing"),
+    (Alarmed, "test_what_runs_as_its_revision_says_has_not_drifted", "as it was wanted"),
+    (Ruthless, "test_what_runs_as_its_revision_says_has_not_drifted", "clear.. ends no instance"),
     (Obedient, "test_a_message_of_an_older_deployment_is_refused_and_changes_nothing", "DID NOT RAISE"),
 ]
 

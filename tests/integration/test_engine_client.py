@@ -7,7 +7,7 @@ import io
 import subprocess
 import tarfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -192,10 +192,8 @@ async def test_an_image_is_pulled_with_the_users_login(
         assert "error" not in said
         assert (await client.call("GET", f"/images/{image}:1/json"))["Id"]
     finally:
-        with_errors_ignored = await asyncio.gather(
-            client.call("DELETE", f"/images/{image}:1", query={"force": True}), return_exceptions=True
-        )
-        assert len(with_errors_ignored) == 1
+        with suppress(EngineError):
+            await client.call("DELETE", f"/images/{image}:1", query={"force": True})
 
 
 async def pulled(client: EngineClient, image: str, auth: str) -> dict[str, Any]:

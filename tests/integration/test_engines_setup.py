@@ -67,10 +67,10 @@ def page(url: str) -> str:
 
 def run(engine: Engine, name: str, *command: str) -> tuple[int, str]:
     """Exit code and output of a command inside."""
-    body = {"Cmd": command, "AttachStdout": True, "AttachStderr": True, "Tty": True}
+    body = {"Cmd": command, "AttachStdout": True, "AttachStderr": True}
     number = engine.api("POST", f"/containers/{name}/exec", body)["Id"]
-    output = engine.api("POST", f"/exec/{number}/start", {"Tty": True})
-    return engine.api("GET", f"/exec/{number}/json")["ExitCode"], str(output or "")
+    output = engine.api.output("POST", f"/exec/{number}/start", {})
+    return engine.api("GET", f"/exec/{number}/json")["ExitCode"], output
 
 
 def test_a_web_server_answers_at_its_own_address_and_at_a_published_port(engine: Engine, port: int):
@@ -96,27 +96,27 @@ def test_containers_of_one_network_find_each_other_by_name(engine: Engine):
         with container(engine, "dc-test/web:1", **on_it, **names) as there:
             page(f"http://{address(engine, there)}:8080")
             with container(engine, "dc-test/busybox:1", Cmd=["sleep", "1000"], **on_it) as here:
-                assert run(engine, here, "wget", "-qO-", "http://shop:8080/") == (0, "v1\r\n")
+                assert run(engine, here, "wget", "-qO-", "http://shop:8080/") == (0, "v1\n")
 
 
 def test_postgresql_starts_with_the_variables_of_the_official_image(engine: Engine):
     env = ["POSTGRES_PASSWORD=secret", "POSTGRES_USER=app", "POSTGRES_DB=shop"]
     with container(engine, "postgres:15", Env=env) as name:
         ask = ("psql", "-h", address(engine, name), "-U", "app", "-d", "shop", "-tAc", "select current_user")
-        wait_until(lambda: run(engine, name, "env", "PGPASSWORD=secret", *ask) == (0, "app\r\n"), 30)
+        wait_until(lambda: run(engine, name, "env", "PGPASSWORD=secret", *ask) == (0, "app\n"), 30)
         assert run(engine, name, "env", "PGPASSWORD=wrong", *ask)[0] == 2
 
 
 def test_redis_answers_and_asks_for_the_password_it_was_given(engine: Engine):
     with container(engine, "redis:7", Cmd=["redis-server", "--requirepass", "secret"]) as name:
         wait_until(lambda: "NOAUTH" in run(engine, name, "redis-cli", "ping")[1])
-        assert run(engine, name, "env", "REDISCLI_AUTH=secret", "redis-cli", "ping") == (0, "PONG\r\n")
+        assert run(engine, name, "env", "REDISCLI_AUTH=secret", "redis-cli", "ping") == (0, "PONG\n")
 
 
 def test_python_runs_with_its_standard_library(engine: Engine):
     program = "import asyncio, ctypes, json, sqlite3, ssl; print('all', 'there')"
     with container(engine, "python:3.11-slim", Cmd=["sleep", "1000"]) as name:
-        assert run(engine, name, "python3", "-c", program) == (0, "all there\r\n")
+        assert run(engine, name, "python3", "-c", program) == (0, "all there\n")
 
 
 def test_the_foreign_image_is_of_another_architecture_and_does_not_run(engine: Engine):
@@ -156,7 +156,7 @@ def test_a_private_engine_can_be_killed_and_started_again(private_engine: Engine
 
 def test_containers_outlive_a_killed_daemon_with_live_restore(make_private_docker: Callable[..., Docker]):
     docker = make_private_docker("--live-restore")
-    with container(docker, "dc-test/web:1", HostConfig={"NetworkMode": "host"}, Env=["PORT=0"]) as name:
+    with container(docker, "dc-test/busybox:1", Cmd=["sleep", "1000"]) as name:
         pid = inspected(docker, name)["State"]["Pid"]
         docker.kill()
         docker.start()

@@ -1,4 +1,4 @@
-"""Container drivers against real engines, with orders for busybox; what a test leaves in an engine is removed, or told."""
+"""Container drivers against real engines, with orders for busybox. A test that leaves a container behind is told."""
 
 from __future__ import annotations
 
@@ -83,6 +83,7 @@ class Dock(DriverStage):
     def __init__(self, engine: Engine, folder: Path) -> None:
         self.engine = engine
         self.told: list[str] = []
+        self._orders: dict[str, ContainerOrder] = {}
         super().__init__(folder, lambda: new_driver(engine, folder, self.told.append))
 
     @property
@@ -98,9 +99,13 @@ class Dock(DriverStage):
         """Start it; ``sleep`` and ``deaf`` are past their beginning when this returns."""
         order = script if isinstance(script, ContainerOrder) else self.order(script, **changes)
         running = await self.start(order)
-        if script in PROGRAMS:
+        self._orders[order.uuid] = order
+        if isinstance(script, str) and script in PROGRAMS:
             await until(lambda: "up" in Path(order.log_path).read_text(), what="its first word")
         return running
+
+    def started_order(self, running: Running) -> ContainerOrder:
+        return self._orders[running.uuid]
 
     def inspect(self, running: Running) -> dict[str, Any]:
         found: dict[str, Any] = self.engine.api("GET", f"/containers/{running.handler['container']}/json")

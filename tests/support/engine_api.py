@@ -57,6 +57,15 @@ class EngineApi:
                 if line.strip():
                     yield json.loads(line)
 
+    def output(self, method: str, path: str, body: Any = None, **query: Any) -> str:
+        """The text of logs or of a command inside: both streams as they came, without the frames' heads."""
+        with closing(_UnixConnection(self.socket, self.timeout)) as connection:
+            response = self._send(connection, method, path, body, query)
+            parts = []
+            while head := response.read(8):
+                parts.append(response.read(int.from_bytes(head[4:], "big")))
+        return b"".join(parts).decode(errors="replace")
+
     def answers(self) -> bool:
         """The engine is there and serves."""
         try:

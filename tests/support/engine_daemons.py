@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import count
 from pathlib import Path
 
@@ -133,7 +133,7 @@ class Docker(Engine):
         return ("dockerd", "-H", self.url, *folders, *networks, *self.options)
 
     def start(self) -> None:
-        if not Path("/sys/class/net", self.bridge).exists():
+        if not _ip("link", "show", self.bridge):
             _ip("link", "add", self.bridge, "type", "bridge")
             _ip("address", "add", self.address, "dev", self.bridge)
         self._forget_the_dead()
@@ -144,13 +144,13 @@ class Docker(Engine):
         if self.record is None:
             for file in (self.folder / "pid", self.folder / "exec/containerd/containerd.pid"):
                 with suppress(FileNotFoundError, ValueError):
-                    wait_until(lambda number=int(file.read_text()): Record.of(number) is None)
+                    number = int(file.read_text())
+                    wait_until(partial(_is_dead, number))
                     file.unlink()
 
     def close(self) -> None:
         super().close()
-        if Path("/sys/class/net", self.bridge).exists():
-            _ip("link", "delete", self.bridge)
+        _ip("link", "delete", self.bridge)
 
 
 class PrivateDocker(Docker):
@@ -170,8 +170,12 @@ class PrivateDocker(Docker):
         self.options = ("--iptables=false", *options)
 
 
-def _ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+def _is_dead(pid: int) -> bool:
+    return Record.of(pid) is None
+
+
+def _ip(*arguments: str) -> bool:
+    return subprocess.run(["ip", *arguments], check=False, capture_output=True).returncode == 0
 
 
 def unmount(folder: Path) -> None:
@@ -233,8 +237,12 @@ class Podman(Engine):
         (self.home / "registries.conf").write_text(REGISTRIES_CONF.format(address=self.registry.address))
         super().start()
 
+    def close(self) -> None:
+        super().close()
+        super()._sweep()
+
     def _sweep(self) -> None:
-        """Containers need no service: a stopped one leaves them alone."""
+        """Containers need no service: one that is stopped and started again finds them running."""
 
 
 class PrivatePodman(Podman):

@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -63,19 +63,22 @@ class EngineHouse:
     @contextmanager
     def used(self) -> Iterator[None]:
         """They run for the length of the block. The last of those that use what one of them started stops it."""
-        with self._alone():
-            users = (self.folder / "users").open("w")
-            fcntl.flock(users, fcntl.LOCK_SH)
-            if not self.running():
-                self._on_demand.touch()
-            self._start()
-        try:
+        with ExitStack() as stack:
+            with self._alone():
+                ran = self.running()
+                self._start()
+                if not ran:
+                    self._on_demand.touch()
+                users = stack.enter_context((self.folder / "users").open("w"))
+                fcntl.flock(users, fcntl.LOCK_SH)
+            stack.callback(self._leave, users)
             yield
-        finally:
-            with self._alone(), users:
-                fcntl.flock(users, fcntl.LOCK_UN)
-                if self._on_demand.exists() and _nobody_has(users):
-                    self._stop()
+
+    def _leave(self, users: IO[str]) -> None:
+        with self._alone():
+            fcntl.flock(users, fcntl.LOCK_UN)
+            if self._on_demand.exists() and _nobody_has(users):
+                self._stop()
 
     @property
     def _on_demand(self) -> Path:
@@ -84,12 +87,23 @@ class EngineHouse:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         self.folder.mkdir(exist_ok=True, mode=0o700)
+        if self.folder.stat().st_uid != os.getuid():
+            raise Unavailable(f"{self.folder} belongs to somebody else")
         with (self.folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def _start(self) -> None:
         _check_machine()
+        ran_before = any(daemon.record for daemon in (*self.engines, self.registry))
+        try:
+            self._start_each()
+        except BaseException:
+            if not ran_before:  # all or nothing
+                self._stop()
+            raise
+
+    def _start_each(self) -> None:
         firewall.remember(self.folder / "firewall")
         self.registry.start()
         for engine in self.engines:

@@ -18,7 +18,7 @@ BRIDGES = ("podman0",)
 def remember(file: Path) -> None:
     """Note how things are, once: a second start does not take the engines' own doing for the machine's."""
     if not file.exists():
-        there = [name for name in BRIDGES if Path("/sys/class/net", name).exists()]
+        there = [name for name in BRIDGES if _is_there(name)]
         forward = re.search(r"^:FORWARD (\w+)", _saved(), re.M)
         policy = forward[1] if forward and not any("DOCKER" in line for line in _saved().splitlines()) else ""
         said = {"clean": not ENGINES.search(_saved()), "policy": policy, "forwarding": FORWARDING.read_text().strip()}
@@ -38,6 +38,10 @@ def restore(file: Path) -> None:
         for name in set(BRIDGES) - set(before["bridges"]):
             subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True)
         file.unlink()
+
+
+def _is_there(device: str) -> bool:
+    return subprocess.run(["ip", "link", "show", device], check=False, capture_output=True).returncode == 0
 
 
 def _saved() -> str:

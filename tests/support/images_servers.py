@@ -135,6 +135,7 @@ def postgres() -> Image:
         | {
             "/usr/local/bin/docker-entrypoint.sh": program(POSTGRES_ENTRYPOINT),
             "/docker-entrypoint-initdb.d": folder(),
+            "/usr/bin/pager": link("/bin/more"),  # psql's
             "/var/lib/postgresql": folder(uid=POSTGRES),
             "/var/lib/postgresql/data": folder(0o700, uid=POSTGRES),
             "/var/run/postgresql": folder(0o3777, uid=POSTGRES),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from deploy_code.agent.places import seen
 from deploy_code.agent.placeholders import Place, own_values
+from deploy_code.agent.places import seen
 from deploy_code.agent.ports import PortBook, chosen_freely, fixed_ports
 from deploy_code.agent.published import Numbers, assign_numbers, inner_ports
 from deploy_code.model import Container, Content, Instance, Network, Policy, Port

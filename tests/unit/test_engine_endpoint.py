@@ -88,7 +88,8 @@ def test_an_engine_on_a_socket_publishes_its_ports_on_this_machine(home: Path) -
 
 def test_docker_tls_verify_takes_the_users_certificates(home: Path) -> None:
     found = docker(home, DOCKER_HOST="tcp://build.example", DOCKER_TLS_VERIFY="1")
-    assert found == Endpoint(url="tcp://build.example:2376", tls=f"{home}/.docker", verify=True)
+    assert found == Endpoint(url="tcp://build.example:2376", tls=f"{home}/.docker")
+    assert found.verify
 
 
 def test_docker_cert_path_names_the_folder_of_the_certificates(home: Path) -> None:
@@ -99,6 +100,8 @@ def test_docker_cert_path_names_the_folder_of_the_certificates(home: Path) -> No
 def test_docker_tls_alone_is_encrypted_but_takes_any_certificate(home: Path) -> None:
     found = docker(home, DOCKER_HOST="tcp://b:1", DOCKER_TLS="1")
     assert (found.tls, found.verify) == (f"{home}/.docker", False)
+    assert (found.host, found.port) == ("b", 1)
+    assert Endpoint(url=found.url, tls=found.tls) == found  # what is kept of it says all
 
 
 def test_the_current_context_names_the_engine(home: Path) -> None:
@@ -118,7 +121,8 @@ def test_docker_context_beats_the_current_one_and_docker_host_beats_both(home: P
 
 def test_a_context_may_take_any_certificate(home: Path) -> None:
     material = write_context(home, "lab", "tcp://lab.example:2376", skip=True)
-    assert docker(home, DOCKER_CONTEXT="lab") == Endpoint(url="tcp://lab.example:2376", tls=str(material), verify=False)
+    found = docker(home, DOCKER_CONTEXT="lab")
+    assert (found.host, found.port, found.tls, found.verify) == ("lab.example", 2376, str(material), False)
 
 
 def test_docker_config_moves_the_users_settings(home: Path) -> None:

@@ -19,8 +19,8 @@ from deploy_code.drivers.process import ProcessDriver
 from deploy_code.drivers.proctree import boot_id
 from deploy_code.drivers.reaper import become_subreaper, ignore_no_signals
 from deploy_code.errors import AgentError
-from deploy_code.model import Drifts
 from deploy_code.logs.index import LogIndex
+from deploy_code.model import Drifts
 from deploy_code.state.connection import Connection as Database
 from deploy_code.state.migrate import bring_up_to_date
 from deploy_code.wire import DATABASE, PROTOCOL, AgentInfo, Hello, Inspection

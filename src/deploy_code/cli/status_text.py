@@ -153,7 +153,8 @@ def _instances(name: str, service: Data, color: bool, width: int) -> Iterator[st
         yield f"{plain(name)} r{each['revision']} #{each['index']}: " + paint(
             each["phase"], STYLES.get(each["phase"], ""), color
         )
-        for head, text in _facts(each):
+        image = [("image", service["image"])] if each["container"] else []
+        for head, text in (*image, *_facts(each)):
             line = f"  {head:<9} {plain(text)}"
             yield shorten(line, width) if width else line
 

@@ -24,7 +24,7 @@ from deploy_code.drivers.groups import Groups
 from deploy_code.drivers.made import MADE, differences
 from deploy_code.drivers.oneshot import read_status
 from deploy_code.drivers.pidfd import Watch
-from deploy_code.drivers.proctree import Claim, Ident, Proc, Stranger, Table, boot_id, look_up
+from deploy_code.drivers.proctree import Claim, Ident, Proc, Stranger, Table, boot_id, look_up, strangers
 from deploy_code.drivers.reaper import Orphans
 from deploy_code.drivers.scans import SharedScan
 from deploy_code.drivers.spawn import spawn
@@ -245,9 +245,8 @@ class ProcessDriver:
 
     async def orphans(self, known: Collection[str]) -> list[Running]:
         """What was started for this project as an instance that is none of ``known``."""
-        table = await self._scans.fresh(since=0)
-        sessions = {leader.pid for leader in self._watches}
-        return [_orphan(each) for each in table.strangers(self.groups.state, known, sessions)]
+        found = strangers(self.groups.state, known, {leader.pid for leader in self._watches})
+        return [_orphan(each) for each in found]
 
     def reap_strangers(self) -> int:
         """Reap ended orphans that were handed to us (``become_subreaper``). Call it about once a second.

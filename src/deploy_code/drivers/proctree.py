@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cache, cached_property
 from typing import NamedTuple
 
+_ENVIRON_BYTES = 32 * 1024  # of most all in one read
 INSTANCE_KEY = b"DEPLOY_CODE_INSTANCE="
 SERVICE_KEY = b"DEPLOY_CODE_SERVICE="
 STATE = "DEPLOY_CODE_STATE"  # the project's state folder: tells apart two projects of one name
@@ -102,9 +103,16 @@ def _uuid_of(pid: int) -> str:
 
 
 def _environ(pid: int) -> bytes:
+    """Its environment, led by a NUL; nothing of one that has gone or hides it."""
     try:
-        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
-            return b"\0" + file.read()
+        fd = os.open(f"/proc/{pid}/environ", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            environ = b"\0" + (part := os.read(fd, _ENVIRON_BYTES))
+            while len(part) == _ENVIRON_BYTES:
+                environ += (part := os.read(fd, _ENVIRON_BYTES))
+            return environ
+        finally:
+            os.close(fd)
     except OSError:  # gone meanwhile, or another user's: then it is not one that we started
         return b""
 
@@ -115,8 +123,33 @@ def _value(environ: bytes, key: bytes) -> str:
     return rest.partition(b"\0")[0].decode(errors="replace") if found else ""
 
 
+def _own_line(found: Callable[[int], Proc | None] = look_up) -> frozenset[int]:
+    """pid 1, ourselves and those we descend from."""
+    pid, line = os.getpid(), {0, 1}
+    while pid not in line:
+        line.add(pid)
+        pid = proc.ppid if (proc := found(pid)) else 1
+    return frozenset(line)
+
+
 def _pids() -> Iterator[int]:
     return (int(name) for name in os.listdir("/proc") if name.isdecimal())
+
+
+def strangers(state: str, known: Collection[str], leaders: Collection[int] = ()) -> list[Stranger]:
+    """What was started for the project in folder ``state``, as an instance that is none of ``known``.
+
+    ``leaders``: pids of known instances, which need not be looked into. Never this process or one it descends from.
+    """
+    mark = b"\0" + f"{STATE}={state}\0".encode(errors="surrogateescape")
+    found: dict[str, list[tuple[Proc, bytes]]] = defaultdict(list)
+    for pid in _pids():
+        if pid not in leaders and mark in _environ(pid) and pid not in _own_line():
+            proc, environ = look_up(pid), _environ(pid)  # again, now that it cannot be another one
+            uuid = _value(environ, INSTANCE_KEY)
+            if proc is not None and proc.alive and mark in environ and uuid and uuid not in known:
+                found[uuid].append((proc, environ))
+    return [_stranger(uuid, found[uuid]) for uuid in sorted(found)] if state else []
 
 
 def _stranger(uuid: str, marked: list[tuple[Proc, bytes]]) -> Stranger:
@@ -161,20 +194,6 @@ class Table:
             for uuid in uuids
             if (holders := self._holders.get(uuid))
         }
-
-    def strangers(self, state: str, known: Collection[str], sessions: Collection[int] = ()) -> list[Stranger]:
-        """What was started for the project in folder ``state``, as an instance that is none of ``known``.
-
-        ``sessions``: those that are led by known instances; they are not looked into.
-        """
-        marked = b"\0" + f"{STATE}={state}".encode(errors="surrogateescape") + b"\0"
-        found: dict[str, list[tuple[Proc, bytes]]] = defaultdict(list)
-        for proc in self.procs.values():
-            if proc.sid not in sessions and proc.alive and proc.pid not in self._untouchable:
-                environ = _environ(proc.pid)
-                if marked in environ and (uuid := _value(environ, INSTANCE_KEY)) and uuid not in known:
-                    found[uuid].append((proc, environ))
-        return [_stranger(uuid, found[uuid]) for uuid in sorted(found)]
 
     def _roots(self, claim: Claim) -> list[Ident]:
         begun = claim.leader.start_time
@@ -224,8 +243,4 @@ class Table:
     @cached_property
     def _untouchable(self) -> frozenset[int]:
         """pid 1, ourselves and those we descend from: what keeps everything else alive."""
-        pid, line = os.getpid(), {0, 1}
-        while pid not in line:
-            line.add(pid)
-            pid = self.procs[pid].ppid if pid in self.procs else 1
-        return frozenset(line)
+        return _own_line(self.procs.get)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from deploy_code.drivers.engine.client import EngineClient
 
 LINES_KEPT = 20  # of what a failed build wrote
+_NOISE = ("--->", "-->", "Removing intermediate container")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _STEP = re.compile(r"step (?P<number>\d+)/(?P<total>\d+) ?: (?P<what>.*)", re.IGNORECASE)
 
 
@@ -107,12 +109,12 @@ class _Story:
         if line.get("error"):
             raise EngineError(str(line["error"]), status=200)
         for text in str(line.get("stream") or "").splitlines():
-            self._hear(self._clean(text.rstrip()))
+            self._hear(self._clean(_COLOURS.sub("", text).rstrip()))
         if line.get("status"):  # of the base image
             self._news.progress(f"pulling the base: {line['status']}", self._done, self._total)
 
     def _hear(self, text: str) -> None:
-        if not text:
+        if not text or text.lstrip().startswith(_NOISE):
             return
         self._lines.append(text)
         if found := _STEP.match(text):

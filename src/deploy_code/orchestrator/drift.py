@@ -87,7 +87,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _compared_alone(store: Store, state: str) -> Drifts:
-    from deploy_code.drivers.proctree import Table
+    from deploy_code.drivers.proctree import strangers
     from deploy_code.orchestrator.observe import recorded_instances
 
     entries = _serving(store)
@@ -99,7 +99,7 @@ def _compared_alone(store: Store, state: str) -> Drifts:
             of_it = [each for each in instances if _is_of(each, name, entries[name])]
             found.extend(_of_service(spec, entries[name], sorted(of_it, key=lambda each: each.index)))
     known = {each.uuid for each in instances}
-    for stranger in Table.scan().strangers(state, known):
+    for stranger in strangers(state, known):
         text = f"extra: processes of no instance (pid {stranger.leader.pid})"
         found.append(Drift(service=stranger.service, kind="extra", text=text, instance=stranger.uuid))
     return Drifts(found=tuple(found), unseen=tuple(_not_asked(specs, entries, instances)))

@@ -314,9 +314,11 @@ class Engine:
         """The plan, and the project it is for: with all that its images say, as far as they are there."""
         with ExitStack() as stack:
             store = self._reader(stack)
+            told = len(project.warnings)
             project = await self._preparation.settled(project, only=only, book=store, look_only=True)
             observed = self._look(store, drift=True) if store else Observed()
-            target = replace(make(project)(observed), rollouts=known.rollouts, warnings=self._unfinished(store))
+            warnings = (*self._unfinished(store), *project.warnings[told:])
+            target = replace(make(project)(observed), rollouts=known.rollouts, warnings=warnings)
         redactor = self._host.redactor(project)
         plan = self._annotated(_reconciled(target, observed, redactor))
         await self._look_ahead(plan, observed, project.root, skipped, redactor, known)
@@ -372,7 +374,8 @@ def _reconciled(target: Target, observed: Observed, redactor: Redactor) -> Plan:
 
 def _planned(plan: Plan, warnings: Sequence[str]) -> DeploymentReport:
     total = len([name for name in plan.services if name in plan.after])
-    return DeploymentReport.succeeded(total_services=total, plan=plan, warnings=[*warnings, *plan.warnings])
+    told = [*dict.fromkeys([*warnings, *plan.warnings])]
+    return DeploymentReport.succeeded(total_services=total, plan=plan, warnings=told)
 
 
 def _held(observed: Observed) -> dict[str, set[int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -58,6 +58,15 @@ class Need:
         return Problem(error.message, code=error.code, path=f"services.{self.spec.name}.image", remedy=error.remedy)
 
 
+@dataclass(slots=True)
+class Fetched:
+    """What came of it: images by service, and what cannot be had."""
+
+    images: dict[str, Image] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
 class Fetcher:
     """Pulls and builds for one project."""
 
@@ -97,28 +106,25 @@ class Fetcher:
 
     # ------------------------------------------------------------------------------------------------------ doing it
 
-    async def fetch(self, client: EngineClient, needs: Mapping[str, Need]) -> tuple[dict[str, Image], list[str]]:
-        """The images that are had now, by service, and warnings. Raises PreflightError with all that cannot be had."""
+    async def fetch(self, client: EngineClient, needs: Mapping[str, Need]) -> Fetched:
+        """Pull and build what is to be. Raises DriverError where the engine is away."""
         jobs = defaultdict[str, list[Need]](list)
         for need in needs.values():
             if need.way in ("pull", "build"):
                 jobs[need.key].append(need)
         calls = [partial(self._get, client, wanted) for wanted in jobs.values()]
         results = await together(calls, most=AT_ONCE, name="image")
-        found, warnings, problems = dict[str, Image](), list[str](), list(refused(needs))
+        fetched = Fetched()
         for wanted, result in zip(jobs.values(), results, strict=True):
             if isinstance(result, Image):
-                found.update({need.spec.name: result for need in wanted})
+                fetched.images.update({need.spec.name: result for need in wanted})
             elif _is_away(result):
                 raise result
-            elif (here := wanted[0].image) is not None and isinstance(result, PullError) and not result.refused:
-                found.update({need.spec.name: here for need in wanted})
-                warnings.append(f"{_names(wanted)}: what is here of it is used: {result.message}")
+            elif wanted[0].image is not None and isinstance(result, PullError) and not result.refused:
+                fetched.warnings.append(f"{_names(wanted)}: what is here of it is used: {result.message}")
             else:
-                problems += [need.problem(result) for need in wanted]
-        if problems:
-            raise not_had(problems)
-        return found, warnings
+                fetched.problems.extend(need.problem(result) for need in wanted)
+        return fetched
 
     async def _get(self, client: EngineClient, needs: Sequence[Need]) -> Image:
         first = needs[0]
@@ -148,7 +154,7 @@ class Fetcher:
         """Pull the very images of recorded revisions again; what cannot be had. Raises DriverError where the engine
         is away.
         """
-        jobs = defaultdict[str, list[Goal]](list)
+        jobs: defaultdict[str, list[Goal]] = defaultdict(list)
         problems = [problem for goal in goals if (problem := cannot_return(goal)) is not None]
         for goal in goals:
             if _can_return(goal):

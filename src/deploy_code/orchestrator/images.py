@@ -19,7 +19,7 @@ from deploy_code.events import Event
 from deploy_code.model import Container, Project, ServiceSpec
 from deploy_code.orchestrator import image_checks
 from deploy_code.orchestrator.engines import Engines, unreachable
-from deploy_code.orchestrator.fetch import Fetcher, cannot_return, not_had, refused
+from deploy_code.orchestrator.fetch import Fetched, Fetcher, cannot_return, not_had, refused
 from deploy_code.orchestrator.image_facts import ImageFacts, completed, facts_of, without_image
 from deploy_code.orchestrator.image_list import Image, ImageList, list_images
 from deploy_code.orchestrator.together import all_good, together
@@ -104,7 +104,8 @@ class Images:
             client = self._engines.client(endpoint)
             there = await list_images(client)
             specs = {name: _on(spec, endpoint.url, endpoint.tls) for name, spec in specs.items()}
-            found, warnings = await self._found(client, there, specs, chosen)
+            fetched = await self._fetched(client, there, specs, chosen)
+            found = fetched.images
             facts = await self._facts(client, {image.id for image in found.values()})
             arch = await image_checks.architecture(client)
         except (DriverError, CircuitOpenError) as error:
@@ -113,23 +114,25 @@ class Images:
             raise unreachable(error, sorted(specs)) from error
         complete = {name: _complete(spec, found.get(name), facts) for name, spec in specs.items()}
         looked_at = {name: facts[found[name].id] for name in complete if name in found and name in chosen}
-        if problems := [*image_checks.strangers(complete, looked_at, arch, local=endpoint.is_local)]:
+        problems = [*fetched.problems, *image_checks.strangers(complete, looked_at, arch, local=endpoint.is_local)]
+        if problems:
             raise not_had(problems)
-        return complete, [*warnings, *image_checks.warnings(complete, looked_at, arch)]
+        return complete, [*fetched.warnings, *image_checks.warnings(complete, looked_at, arch)]
 
-    async def _found(
+    async def _fetched(
         self, client: EngineClient, there: ImageList, specs: Mapping[str, ServiceSpec], chosen: Collection[str]
-    ) -> tuple[dict[str, Image], list[str]]:
+    ) -> Fetched:
         """The image of each service that has one, pulled and built where that is asked for."""
         needs = {name: self._fetcher.need(spec, there) for name, spec in specs.items()}
         found = {name: need.image for name, need in needs.items() if need.image is not None}
         asked = {name: need for name, need in needs.items() if name in chosen}
         if self._look_only:
-            if problems := [*refused(asked)]:
-                raise not_had(problems)
-            return found, [warning for need in asked.values() for warning in need.announced()]
-        fetched, warnings = await self._fetcher.fetch(client, asked)
-        return {**found, **fetched}, warnings
+            fetched = Fetched(warnings=[warning for need in asked.values() for warning in need.announced()])
+        else:
+            fetched = await self._fetcher.fetch(client, asked)
+        fetched.problems.extend(refused(asked))
+        fetched.images = {**found, **fetched.images}
+        return fetched
 
     async def _facts(self, client: EngineClient, ids: Collection[str]) -> dict[str, ImageFacts]:
         """What these images say: remembered, else asked once for ever."""

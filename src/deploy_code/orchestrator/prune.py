@@ -31,9 +31,15 @@ Contents = Mapping[Pair, Content]
 
 
 class Pruning:
-    """For one project that was deployed. ``origin``: the command, for whoever waits for the lock."""
+    """For one project that was deployed. ``origin``: the command, for whoever waits for the lock.
 
-    def __init__(self, identity: Identity, *, environ: Mapping[str, str], origin: str = "python") -> None:
+    ``keep``: so many revisions of each service stay; None: as the last deployment's settings say.
+    """
+
+    def __init__(
+        self, identity: Identity, *, environ: Mapping[str, str], origin: str = "python", keep: int | None = None
+    ) -> None:
+        self._keep = keep
         self._state = identity.directories.state
         self._environ = environ
         self._origin = origin
@@ -57,7 +63,7 @@ class Pruning:
     # ------------------------------------------------------------------------------------------------------ looking
 
     async def _look(self, store: Store) -> Leavings:
-        kept = retained(store)
+        kept = retained(store, self._keep)
         contents = {pair: content for pair, (content, _) in store.contents(store.revisions()).items()}
         gone = {pair: content for pair, content in contents.items() if pair not in kept}
         staying = {pair: content for pair, content in contents.items() if pair in kept}

@@ -14,19 +14,19 @@ Pair = tuple[str, int]  # service, revision
 
 
 def limit(store: Store) -> int:
-    """``deployment.retained_revisions`` of the last deployment; at least 1."""
+    """``deployment.retained_revisions`` of the last deployment."""
     last = store.last_deployment()
-    return max(1, settings_of(last.settings if last else None).retained_revisions)
+    return settings_of(last.settings if last else None).retained_revisions
 
 
-def retained(store: Store) -> set[Pair]:
-    """What stays, of N retained revisions:
+def retained(store: Store, keep: int | None = None) -> set[Pair]:
+    """What stays, where ``keep`` (at least 1; None: ``limit``) revisions are retained:
 
-    what is wanted or runs now, and what an unfinished deployment leads from and to; all that the newest N good
-    deployments left, so that a rollback to any of them works; the newest N of each service that is still there, and the
-    newest one of each that is not, so that no number is ever given twice.
+    what is wanted or runs now, and what an unfinished deployment leads from and to; all that the newest ``keep``
+    good deployments left, so that a rollback to any of them works; the newest ``keep`` of each service that is still
+    there, and the newest one of each that is not, so that no number is ever given twice.
     """
-    keep, current = limit(store), store.current_map()
+    keep, current = max(1, limit(store) if keep is None else keep), store.current_map()
     kept = _pairs(current) | {(row.service, row.revision) for row in store.wanted_rows()}
     kept |= {(each.service, each.revision) for each in store.instances()}
     if (running := store.running_deployment()) is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from deploy_code.model import Content, Instance, Phase, Policy
+from deploy_code.model import Container, Content, Instance, Phase, Policy
 from deploy_code.plan.drift import drifts
 from deploy_code.plan.observed import Observed, ObservedService, Target
 from deploy_code.plan.plan import Goal
@@ -189,10 +189,23 @@ def content_causes(old: Content, new: Content) -> Iterator[str]:
             yield f"file changed: {_keys(before, after)}"
         elif each.name == "release":
             yield "release changed"
+        elif each.name == "container":
+            yield from _container_causes(old, new)
         elif each.name in ("command", "image", "user", "service_type"):
             yield f"{each.name} {before or 'none'} → {after or 'none'}"
         else:
             yield f"{each.name} changed"
+
+
+def _container_causes(old: Content, new: Content) -> Iterator[str]:
+    """What only containers have. An image that was built is known by its build, every other one by its ID."""
+    for each in dataclasses.fields(Container):
+        if each.name == "image_digest" or getattr(old.container, each.name) == getattr(new.container, each.name):
+            continue
+        if each.name != "image_id":
+            yield f"{each.name} changed"
+        elif old.image == new.image and new.container.build is None:
+            yield f"{new.image} is another image now"
 
 
 def policy_causes(old: Policy, new: Policy) -> Iterator[str]:

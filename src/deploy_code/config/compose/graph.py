@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from deploy_code.config.compose.reader import Item, Reader
-from deploy_code.config.nodes import Items
+from deploy_code.config.nodes import Scalar
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
 _CONDITIONS = {
@@ -73,16 +73,7 @@ class Graph:
     def _needed(self, name: str, service: Item) -> dict[str, tuple[str, Item]]:
         keys = self._reader.entries(service)
         found = self._linked(keys.get("links"))
-        item = keys.get("depends_on")
-        if item is None or item.is_null:
-            members: dict[str, Item] = {}
-        elif isinstance(item.node, Items):
-            members = {
-                self._reader.fixed(text): Item(item.node, text.path, text.place) for text in self._reader.texts(item)
-            }
-        else:
-            members = self._reader.entries(item)
-        for other, member in members.items():
+        for other, member in self._reader.members(keys.get("depends_on")).items():
             condition = self._condition(name, other, member)
             if condition:
                 found[other] = condition, member
@@ -93,18 +84,17 @@ class Graph:
         found: dict[str, tuple[str, Item]] = {}
         for text in self._reader.texts(item):
             other, _, alias = self._reader.fixed(text).partition(":")
-            at = Item(item.node, text.path, text.place) if item else None
             if other not in self._services:
                 self._reader.problem(f"no service is called '{other}'", text)
-            elif at is not None:
-                found[other] = "started", at
+            else:
+                found[other] = "started", Item(Scalar("", True, "", text.place), text.path, text.place)
                 if alias and alias != other:
                     self._reader.dropped(f"'{other}' is reached by its own name, not as '{alias}'", text)
         return found
 
     def _condition(self, name: str, other: str, item: Item) -> str:
         reader = self._reader
-        keys = reader.entries(item) if not isinstance(item.node, Items) else {}
+        keys = reader.entries(item)
         required = reader.flag(keys.get("required")) or "required" not in keys
         if "restart" in keys and reader.flag(keys["restart"]):
             reader.dropped("a service is not restarted because another one was", keys["restart"])

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from deploy_code.config.compose.defaults import tell_defaults
 from deploy_code.config.compose.files import Files, env_values
 from deploy_code.config.compose.findings import Finding, Findings
 from deploy_code.config.compose.graph import Graph, is_active, names_of
@@ -136,6 +137,8 @@ def _services(
         networks.add(name, reader.entries(item), item, enabled=name in active)
         found[names[name]] = _in_order(_placed(reader, name, item, service, graph, names, name in active))
     unique_host_ports(reader, found, {names[name]: item for name, item in items.items()})
+    if found:
+        tell_defaults(reader, found, top["services"])
     return found
 
 

@@ -6,7 +6,6 @@ import ipaddress
 from typing import Any
 
 from deploy_code.config.compose.reader import Item, Reader
-from deploy_code.config.nodes import Items
 
 _ALONE = "no network: a container is in the project's network here"
 
@@ -22,6 +21,7 @@ class Networks:
         self._declared = declared
         self._modes: dict[str, str] = {}
         self._hosts: dict[str, Item] = {}
+        self._used: set[str] = set()
         self._joined: dict[frozenset[str], Item] = {}
         self._dns: dict[tuple[str, ...], Item | None] = {}
         self._active = 0
@@ -32,6 +32,7 @@ class Networks:
         mode = self._mode(name, service)
         memberships = self._memberships(service)
         servers = tuple(reader.fixed(text) for text in reader.texts(service.get("dns"), single=True))
+        self._used |= memberships
         if not enabled:
             return
         self._active += 1
@@ -58,25 +59,17 @@ class Networks:
         return "bridge"
 
     def _memberships(self, service: dict[str, Item]) -> frozenset[str]:
+        """The networks that a service is in."""
         reader, item = self._reader, service.get("networks")
         if item is None or item.is_null:
             return frozenset({"default"})
-        names = set()
-        members = self._members(item)
+        members = reader.members(item)
         for name, member in members.items():
-            names.add(name)
             if name not in self._declared and name != "default":
                 reader.problem(f"no network is called '{name}'", member, f"add {name}: below networks:")
-            for key, detail in ({} if member.is_scalar else reader.entries(member)).items():
+            for key, detail in reader.entries(member).items():
                 self._detail(key, detail)
-        return frozenset(names)
-
-    def _members(self, item: Item) -> dict[str, Item]:
-        if isinstance(item.node, Items):
-            return {
-                self._reader.fixed(text): Item(item.node, text.path, text.place) for text in self._reader.texts(item)
-            }
-        return self._reader.entries(item)
+        return frozenset(members)
 
     def _detail(self, key: str, item: Item) -> None:
         if key == "aliases":
@@ -98,8 +91,8 @@ class Networks:
             for item in self._hosts.values():
                 self._reader.changed("in the project's network, not the machine's: publish its ports", item)
         if len(self._joined) > 1:
-            first = list(self._joined.values())[-1]
-            self._reader.changed("all services are in one network here, and can reach each other", first)
+            written = [item for item in self._joined.values() if item.name == "networks"]
+            self._reader.changed("all services are in one network here, and can reach each other", written[-1])
         subnet = self._subnets()
         if subnet and "mode" not in found:
             found["cidr"] = subnet
@@ -109,8 +102,7 @@ class Networks:
         return found
 
     def _subnets(self) -> str:
-        used = {name for names in self._joined for name in names}
-        subnets = {name: found for name in self._declared if (found := self._declaration(name)) and name in used}
+        subnets = {name: found for name in self._declared if (found := self._declaration(name)) and name in self._used}
         for name in list(subnets)[1:]:
             self._reader.dropped("there is one network, with the subnet of the first", self._declared[name])
         return next(iter(subnets.values()), "")

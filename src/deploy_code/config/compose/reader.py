@@ -175,6 +175,14 @@ class Reader:
                 return self.value(text.of(name)), text.of(rest)
         return self.value(text), None
 
+    def members(self, item: Item | None) -> dict[str, Item]:
+        """A list of names, or a mapping of names to details; each with its details, which may be nothing."""
+        if item is None or not isinstance(item.node, Items):
+            return self.entries(item, free=True)
+        return {
+            self.fixed(text): Item(Scalar("", True, "", text.place), text.path, text.place) for text in self.texts(item)
+        }
+
     def flag(self, item: Item | None) -> bool:
         """A truth; false where there is none."""
         text = self.text(item)

@@ -64,7 +64,7 @@ class _Version:
 def protects(endpoint: Endpoint) -> str:
     """What a breaker before this endpoint is called: ``docker socket /run/docker.sock``."""
     if not endpoint.is_local:
-        return f"container engine {endpoint.url}"
+        return f"container engine tcp://{endpoint.authority}"
     return f"{'podman' if 'podman' in endpoint.url else 'docker'} socket {endpoint.socket}"
 
 
@@ -128,7 +128,8 @@ class EngineClient:
         body: object = None,
         headers: Iterable[tuple[str, str]] = (),
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The body of the answer in parts, as they come; entered when the engine has begun to answer.
+        """The body of the answer in parts, as they come; entered when the engine has begun to answer (to bound that,
+        put a time-out around the entering).
 
         ``body``: bytes or an async iterator of bytes are sent as they are (a tar, unless ``headers`` say what), all
         else as JSON. No time-out of its own. Raises EngineError for a status of 400 and more, EngineGoneError where

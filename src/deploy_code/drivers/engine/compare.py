@@ -12,12 +12,15 @@ Inspected = Mapping[str, Any]
 
 
 def differences(found: Inspected, order: ContainerOrder, body: Mapping[str, Any]) -> tuple[str, ...]:
-    """In words, one for each thing that differs. ``body``: what the order is created with.
+    """In words, one for each thing that differs, led by what it is about where there is a word for that
+    (``"limits: its memory limit is …"``). ``body``: what the order is created with.
 
     ``found``: the answer of ``GET /containers/ID/json``.
     """
-    compared = (_state, _image, _program, _environment, _limits, _rights, _ports, _network, _mounts)
-    return tuple(text for compare in compared for text in compare(found, order, body))
+    texts = [*_state(found, order, body), *_rights(found, order, body)]
+    for kind, compares in _COMPARED.items():
+        texts += [f"{kind}: {text}" for compare in compares for text in compare(found, order, body)]
+    return tuple(texts)
 
 
 def _state(found: Inspected, order: ContainerOrder, body: Mapping[str, Any]) -> list[str]:
@@ -43,10 +46,18 @@ def _program(found: Inspected, order: ContainerOrder, body: Mapping[str, Any]) -
         texts.append("its command is another one")
     if body.get("Cmd") and list(config.get("Cmd") or ()) != body["Cmd"]:
         texts.append("its arguments are others")
-    for key, name in (("WorkingDir", "working directory"), ("User", "user")):
-        if key in body and config.get(key) != body[key]:
-            texts.append(f"its {name} is {config.get(key) or 'the default'} and not {body[key]}")
-    return texts
+    return texts + _other(found, body, "WorkingDir", "working directory")
+
+
+def _user(found: Inspected, order: ContainerOrder, body: Mapping[str, Any]) -> list[str]:
+    return _other(found, body, "User", "user")
+
+
+def _other(found: Inspected, body: Mapping[str, Any], key: str, name: str) -> list[str]:
+    has = found["Config"].get(key)
+    if key not in body or has == body[key]:
+        return []
+    return [f"its {name} is {has or 'the default'} and not {body[key]}"]
 
 
 def _environment(found: Inspected, order: ContainerOrder, body: Mapping[str, Any]) -> list[str]:
@@ -126,3 +137,14 @@ def _mounts(found: Inspected, order: ContainerOrder, body: Mapping[str, Any]) ->
         elif bool(has.get("RW", True)) == volume.read_only:
             texts.append(f"{volume.mount_path} is {'writable' if volume.read_only else 'read-only'}")
     return texts
+
+
+_COMPARED = {
+    "image": (_image,),
+    "command": (_program,),
+    "user": (_user,),
+    "env": (_environment,),
+    "limits": (_limits,),
+    "network": (_ports, _network),
+    "mounts": (_mounts,),
+}

@@ -19,7 +19,7 @@ from deploy_code.drivers.engine.body import create_body
 from deploy_code.drivers.engine.client import EngineError, EngineGoneError
 from deploy_code.drivers.engine.endpoint import Endpoint
 from deploy_code.drivers.engine.exec import ExecProbe
-from deploy_code.drivers.engine.order import CONTAINER, INSTANCE, ContainerOrder
+from deploy_code.drivers.engine.order import CONTAINER, INSTANCE, SERVICE, ContainerOrder
 from deploy_code.drivers.engine.place import DRAIN_SECONDS, Place
 from deploy_code.drivers.engine.processes import first_process, processes
 from deploy_code.drivers.engine.start import ENGINE, ENGINE_TLS, LOG, Starts, running_of
@@ -30,6 +30,7 @@ from deploy_code.reliability.registry import Breakers
 
 _KILL_SECONDS = 10.0  # what has not ended so long after SIGKILL hangs in the kernel
 _END_KNOWN_SECONDS = 2.0  # so long the event of an end may take that the engine has told us of
+_PAUSE_KNOWN_SECONDS = 0.5  # likewise of a pause
 _REALTIME = re.compile(r"RT(MIN|MAX)([+-]\d+)?")
 
 
@@ -126,14 +127,23 @@ class ContainerDriver:
         return found
 
     async def orphans(self, known: Collection[str]) -> list[Running]:
-        """Containers of this project whose uuid is none of ``known``; ``stop`` removes them."""
+        """Containers of this project whose uuid is none of ``known``; ``stop`` removes them.
+
+        ``handler`` says their ``service``, and their ``name``.
+        """
         found = []
         for place in tuple(self._places.values()):
             if await place.watch.tried():
                 for each in await place.listed():
                     uuid = each["Labels"].get(INSTANCE, "")
                     if uuid not in known:
-                        handler = {CONTAINER: each["Id"], ENGINE: place.endpoint.url, ENGINE_TLS: place.endpoint.tls}
+                        handler = {
+                            CONTAINER: each["Id"],
+                            ENGINE: place.endpoint.url,
+                            ENGINE_TLS: place.endpoint.tls,
+                            "service": each["Labels"].get(SERVICE, ""),
+                            "name": next(iter(each.get("Names") or ()), each["Id"][:12]).lstrip("/"),
+                        }
                         found.append(Running(uuid=uuid, pid=0, start_time=0, boot_id=boot_id(), handler=handler))
         return found
 
@@ -175,13 +185,22 @@ class ContainerDriver:
         gently = True
         if not place.watch.has_ended(container):
             if await self._send(place, container, signal):
-                gently = await _ends(place, container, timeout)
+                gently = await self._ends_soon(place, container, timeout)
                 if not gently and await self._send(place, container, "SIGKILL"):
                     await _ends(place, container, _KILL_SECONDS)
             else:
                 await _ends(place, container, _END_KNOWN_SECONDS)
         await place.remove(container)
         return gently
+
+    async def _ends_soon(self, place: Place, container: str, timeout: float) -> bool:
+        """Has it ended after ``timeout`` seconds? That it was paused just before may be known a moment later."""
+        first = min(timeout, _PAUSE_KNOWN_SECONDS)
+        if await _ends(place, container, first):
+            return True
+        if place.watch.is_paused(container):
+            await self._call_it(place, container, "unpause")
+        return await _ends(place, container, timeout - first)
 
     async def _send(self, place: Place, container: str, signal: str) -> bool:
         """False where it does not run. One that is paused hears nothing, and goes on first."""
@@ -246,7 +265,7 @@ class ContainerDriver:
         place = self._place_of(running)
         found = await place.inspect(running.handler.get(CONTAINER, ""))
         if found is None:
-            return ("its container was removed",)
+            return ("missing: its container was removed",)
         return compare.differences(found, order, create_body(order, log=self.log_config(order)))
 
     async def tidy(self) -> None:

@@ -15,6 +15,7 @@ from deploy_code.errors import DriverError
 
 DOCKER_SOCKET = "/var/run/docker.sock"
 PODMAN_SOCKET = "/run/podman/podman.sock"
+_UNVERIFIED = "?verify=no"
 _PLAIN_PORT, _TLS_PORT = 2375, 2376  # Docker's own, where an address names none
 
 
@@ -22,13 +23,18 @@ _PLAIN_PORT, _TLS_PORT = 2375, 2376  # Docker's own, where an address names none
 class Endpoint:
     """Where one engine listens.
 
-    ``url``: ``unix:///run/docker.sock`` (real path) or ``tcp://host:port``; ``tls``: the folder of ``ca.pem``,
-    ``cert.pem`` and ``key.pem``, "" for none; ``verify``: whether the engine's certificate must be good.
+    ``url``: ``unix:///run/docker.sock`` (real path) or ``tcp://host:port``, with ``?verify=no`` where any certificate
+    of the engine will do; ``tls``: the folder of ``ca.pem``, ``cert.pem`` and ``key.pem``, "" for none. The two are
+    all there is to it, and can be kept as text.
     """
 
     url: str
     tls: str = ""
-    verify: bool = True
+
+    @property
+    def verify(self) -> bool:
+        """Must the engine's certificate be good?"""
+        return not self.url.endswith(_UNVERIFIED)
 
     @property
     def is_local(self) -> bool:
@@ -43,16 +49,21 @@ class Endpoint:
     @property
     def host(self) -> str:
         """Where ports that it publishes answer: 127.0.0.1, or the host of its address (IPv6 without brackets)."""
-        return "127.0.0.1" if self.is_local else self._authority[0]
+        return "127.0.0.1" if self.is_local else self._host_and_port[0]
 
     @property
     def port(self) -> int:
         """The port of its address; 0 for a socket of this machine."""
-        return 0 if self.is_local else self._authority[1]
+        return 0 if self.is_local else self._host_and_port[1]
 
     @property
-    def _authority(self) -> tuple[str, int]:
-        host, _, port = self.url.removeprefix("tcp://").rpartition(":")
+    def authority(self) -> str:
+        """``host:port``; "localhost" for a socket of this machine."""
+        return "localhost" if self.is_local else self.url.removeprefix("tcp://").removesuffix(_UNVERIFIED)
+
+    @property
+    def _host_and_port(self) -> tuple[str, int]:
+        host, _, port = self.authority.rpartition(":")
         return host.strip("[]"), int(port)
 
     def __str__(self) -> str:
@@ -168,7 +179,8 @@ def _written(address: str, where: str, tls: str, verify: bool) -> Endpoint:
     if scheme == "unix":
         return Endpoint(url=_unix(rest or DOCKER_SOCKET))
     if scheme in ("tcp", "http"):
-        return Endpoint(url=_tcp(rest, address, where, _TLS_PORT if tls else _PLAIN_PORT), tls=tls, verify=verify)
+        url = _tcp(rest, address, where, _TLS_PORT if tls else _PLAIN_PORT)
+        return Endpoint(url=url if verify or not tls else url + _UNVERIFIED, tls=tls)
     raise _unusable(scheme, address, where)
 
 

@@ -20,6 +20,7 @@ from deploy_code.errors import DeployCodeError
 _FLUSH_BYTES = 64 * 1024
 _RECORD = 64  # bytes of the position file; one write, so it is never half old and half new
 _MOVE_SECONDS = 2.0  # the time from which is counted moves on so often: lines of two streams may be a bit out of order
+_MOVE_LINES = 1000  # or after so many, because they are read again at the end
 _RETRY_SECONDS = 1.0
 _FORMAT = "{:<63}\n"
 
@@ -59,12 +60,17 @@ class Counter:
         """A line of this time is in our log now."""
         if stamp > self._latest:
             self._latest = stamp
-            if not self.position.since or time.monotonic() - self._moved >= _MOVE_SECONDS:
+            if self._is_due():
                 self._since, self._moved = stamp, time.monotonic()
                 self.position.since, self.position.count = f"{stamp[0]}.{stamp[1]:09d}", 1
                 return
         if stamp >= self._since:
             self.position.count += 1
+
+    def _is_due(self) -> bool:
+        position = self.position
+        late = time.monotonic() - self._moved >= _MOVE_SECONDS
+        return late or not position.since or position.count >= _MOVE_LINES
 
 
 class Follower:
@@ -108,7 +114,10 @@ class Follower:
             while True:
                 await self._available()
                 try:
-                    if await self._follow():
+                    await self._read(follow=True)
+                    if await self._is_over():
+                        await self._read(follow=False)  # engines end a stream now and then before its last lines
+                        self._end_line()
                         return
                 except EngineError as exc:
                     if exc.status == 404:  # removed, with all it said
@@ -130,10 +139,10 @@ class Follower:
             self._said = text
             self._told(text)
 
-    async def _follow(self) -> bool:
-        """Follow until the stream ends; True when the container has ended."""
+    async def _read(self, *, follow: bool) -> None:
+        """From where we are until the stream ends."""
         self._open()
-        query: dict[str, object] = {"follow": 1, "stdout": 1, "stderr": 1, "timestamps": 1}
+        query: dict[str, object] = {"follow": int(follow), "stdout": 1, "stderr": 1, "timestamps": 1}
         if self._counter.position.since:
             query["since"] = self._counter.position.since
         try:
@@ -142,7 +151,6 @@ class Follower:
                     self._took(line)
         finally:
             self._flush_now()
-        return await self._is_over()
 
     async def _is_over(self) -> bool:
         """The stream has ended: because the container has? That may be known a moment later."""
@@ -151,7 +159,6 @@ class Follower:
                 await self._ended()
         except TimeoutError:
             return False
-        self._end_line()
         return True
 
     def _open(self) -> None:
@@ -202,6 +209,7 @@ class Follower:
         """What comes next into this log begins a line of its own."""
         if not self._at_line_end:
             os.write(self._log, b"\n")
+            self._at_line_end = True
 
     def _close(self) -> None:
         if self._flushes is not None:

@@ -96,7 +96,7 @@ class Connections:
     def __init__(self, endpoint: Endpoint, tls: ssl.SSLContext | None = None, *, size: int = POOL_SIZE) -> None:
         self._endpoint = endpoint
         self._tls = tls
-        self._host = "localhost" if endpoint.is_local else endpoint.url.removeprefix("tcp://")
+        self._host = endpoint.authority
         self._slots = asyncio.Semaphore(size)
         self._idle: list[Connection] = []
         self._open: set[Connection] = set()

@@ -17,7 +17,8 @@ from deploy_code.drivers.engine.client import EngineClient, EngineError
 from deploy_code.drivers.engine.order import STATE, ContainerOrder
 from deploy_code.errors import DriverError
 
-_TRIES = 3  # a range that was free a moment ago may be somebody's by now
+_TRIES = 4  # a range that was free a moment ago may be somebody's by now
+_PAUSE_SECONDS = 0.1
 _OVERLAPS = ("overlaps", "is already used on the host or by another config", "subnet is already used")
 
 
@@ -61,8 +62,8 @@ class Networks:
         )
         self.forget()
         for each in listed:
-            try:
-                await self._client.call("DELETE", f"/networks/{each['Id']}")
+            try:  # by name: Podman removes networks in use when they are named by their id
+                await self._client.call("DELETE", f"/networks/{each['Name']}")
             except EngineError as exc:
                 if exc.status not in (403, 404, 409, 500):  # in use, or gone already
                     raise
@@ -100,8 +101,9 @@ class Networks:
             except EngineError as exc:
                 if await self._look(name) is not None:
                     break  # somebody was quicker
-                if cidr or not last or not _overlap(exc):
+                if not last or not _may_pass(exc, cidr):
                     raise _not_made(name, cidr, exc) from exc
+                await asyncio.sleep(_PAUSE_SECONDS)
         found = await self._look(name)
         if found is None:
             raise DriverError(f"the network {name} was removed while it was made", code="E010", retryable=True)
@@ -135,6 +137,11 @@ def _facts(found: Mapping[str, Any]) -> FoundNetwork:
             gateway = config.get("Gateway", "").partition("/")[0]
             return FoundNetwork(subnet, gateway or str(next(ipaddress.ip_network(subnet, strict=False).hosts())))
     return FoundNetwork("", "")
+
+
+def _may_pass(exc: EngineError, cidr: str) -> bool:
+    """Is it worth another try? Podman fails now and then where other interfaces come and go at the same time."""
+    return not cidr if _overlap(exc) else exc.status >= 500
 
 
 def _overlap(exc: EngineError) -> bool:

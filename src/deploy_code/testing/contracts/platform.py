@@ -124,6 +124,28 @@ class PlatformContract:
             missing = {"pids", "listening", "cpu_percent", "memory_bytes"} - found.keys()
             assert not missing, f"inspect() does not tell {sorted(missing)}"
 
+    @on_both_loops
+    async def test_what_runs_as_its_revision_says_has_not_drifted(self, tmp_path: Path) -> None:
+        async with self.opened(tmp_path) as it:
+            assert (await it.platform.drift()).found == (), "nothing is there that could differ"
+            await it.want(replicas=2)
+            before = await it.ready(2)
+            assert (await it.platform.drift()).found == (), "it runs as it was wanted"
+            await it.platform.clear(["nobody", before[0].uuid])
+            seen = await it.platform.observe()
+            assert {each.uuid for each in seen} == {each.uuid for each in before}, "clear() ends no instance"
+
+    @on_both_loops
+    async def test_what_is_wanted_and_has_ended_is_missing(self, tmp_path: Path) -> None:
+        async with self.opened(tmp_path) as it:
+            await it.want("exits")
+            (instance,) = await it.until(lambda seen: seen and seen[0].phase in DEAD, "an instance that has ended")
+            found = (await it.platform.drift()).found
+            assert len(found) == 1, f"what is wanted and has ended is missing, and drift() finds {found}"
+            (drift,) = found
+            assert (drift.kind, drift.service, drift.revision, drift.index) == ("missing", "api", 1, 0)
+            assert drift.instance == instance.uuid and "exit code 3" in drift.text
+
     # ----------------------------------------------------------------------------------------------- what is made of it
 
     @on_both_loops

@@ -1,0 +1,219 @@
+"""`prune` removes what nobody returns to any more, and nothing else; `stop --volumes` removes data when told to."""
+
+import pytest
+
+from deploy_code.state.store import Store
+from support.engines import left_in_engines
+from support.pulled import image
+
+
+@pytest.fixture
+def shop(make_project, engine):
+    """A project on one engine."""
+    made = make_project(**engine.env)
+    made.engine = engine
+    yield made
+    forget(made)
+
+
+def images_of(project):
+    """IDs of what was built for the project."""
+    filters = {"label": [f"deploy-code.state={project.state}"]}
+    return {each["Id"].removeprefix("sha256:") for each in project.engine.api("GET", "/images/json", filters=filters)}
+
+
+def forget(project):
+    """Stop it, and remove what was built for it."""
+    project.cli("stop", "--timeout", "5")
+    for key in images_of(project):
+        project.engine.api("DELETE", f"/images/{key}", force="1")
+
+
+def write(project, *, keep=1, services=None, **more):
+    runtime = {"container_runtime": project.engine.kind.capitalize()}
+    project.write(
+        {"api": {"build": "app"}} if services is None else services,
+        infrastructure=runtime,
+        deployment={"retained_revisions": keep},
+        **more,
+    )
+
+
+def version(project, text, **more):
+    """Deploy another version of the service that is built from the folder ``app``."""
+    app = project.folder / "app"
+    app.mkdir(exist_ok=True)
+    (app / "Dockerfile").write_text(f"FROM dc-test/web:1\nRUN echo {text} > /www/index.html\n")
+    write(project, **more)
+    project.cli("deploy").ok()
+
+
+def pruned(project, *args):
+    return project.cli("prune", "--format", "json", *args).ok().json()
+
+
+def kinds(data):
+    return sorted(item["kind"] for item in data["items"])
+
+
+def recorded(project):
+    with Store.open(project.state, read_only=True) as store:
+        return store.revisions()
+
+
+def test_old_revisions_go_with_the_images_that_were_built_for_them(shop):
+    for text in ("one", "two", "three"):
+        version(shop, text)
+    assert len(images_of(shop)) == 3
+    data = pruned(shop, "--yes")
+    assert data["removed"] and kinds(data) == ["image", "image", "revision", "revision"]
+    assert data["size_bytes"] > 0
+    assert len(images_of(shop)) == 1
+    assert recorded(shop) == [("api", 3)]
+    assert shop.status()["services"]["api"]["status"] == "running"
+    assert pruned(shop, "--yes")["items"] == []
+
+
+def test_what_a_rollback_needs_stays_and_the_rest_is_told(shop):
+    for text in ("one", "two", "three"):
+        version(shop, text, keep=2)
+    pruned(shop, "--yes")
+    assert recorded(shop) == [("api", 2), ("api", 3)]
+    shop.cli("rollback").ok()
+    assert "api r1 was pruned" in shop.cli("rollback", "--to", "1").exits(1).stderr
+
+
+def test_nothing_goes_unasked(shop):
+    for text in ("one", "two"):
+        version(shop, text)
+    looked = pruned(shop, "--dry-run")
+    assert not looked["removed"] and kinds(looked) == ["image", "revision"]
+    refused = shop.cli("prune").exits(2)
+    assert "api r1" in refused.stderr and "--yes" in refused.stderr
+    assert len(images_of(shop)) == 2
+
+
+def test_an_image_that_somebody_tagged_or_uses_stays(shop):
+    api = shop.engine.api
+    version(shop, "one")
+    tagged = next(iter(images_of(shop)))
+    version(shop, "two")
+    used = next(iter(images_of(shop) - {tagged}))
+    version(shop, "three")
+    api("POST", f"/images/{tagged}/tag", repo="dc-test-prune/kept", tag="1")
+    holder = api("POST", "/containers/create", {"Image": used, "Cmd": ["true"]})["Id"]
+    try:
+        assert kinds(pruned(shop, "--yes")) == ["revision", "revision"]
+        assert {tagged, used} < images_of(shop)
+    finally:
+        api("DELETE", f"/containers/{holder}", force="1")
+        api("DELETE", "/images/dc-test-prune/kept:1", force="1")
+
+
+def test_a_pulled_image_goes_only_when_no_tag_names_it_any_more(shop, registry, tmp_path):
+    folder = registry.docker_config(tmp_path / "docker")
+    shop.env |= {"DOCKER_CONFIG": str(folder), "REGISTRY_AUTH_FILE": str(folder / "config.json")}
+    name = f"{registry.address}/prune/{tmp_path.name.replace('_', '-').lower()}:1"
+    pushed = name.partition("/")[2]
+    made = [image(f"{tmp_path}{number}") for number in (1, 2)]
+    services = {"api": {"image": name, "pull": "always", "stop_signal": "SIGKILL"}}
+    for each in made:
+        registry.push(each, pushed)
+        write(shop, services=services)
+        shop.cli("deploy").ok()
+    try:
+        data = pruned(shop, "--yes")
+        assert kinds(data) == ["image", "revision"]
+        there = {each["Id"].removeprefix("sha256:") for each in shop.engine.api("GET", "/images/json")}
+        assert made[0].digest not in there and made[1].digest in there
+        write(shop, services={"other": {"image": "dc-test/web:1"}})
+        shop.cli("deploy").ok()
+        write(shop, services={"other": {"image": "dc-test/web:2"}})
+        shop.cli("deploy").ok()
+        assert "image" not in kinds(pruned(shop, "--yes"))  # both have tags
+    finally:
+        shop.cli("stop", "--timeout", "5")
+        shop.engine.api("DELETE", f"/images/{made[1].digest}", force="1")
+
+
+def test_networks_that_nobody_is_on_go_and_others_stay(shop):
+    version(shop, "one")
+    labels = {"deploy-code.state": str(shop.state)}
+    shop.engine.api("POST", "/networks/create", {"Name": f"left-{shop.folder.parent.name}", "Labels": labels})
+    assert kinds(pruned(shop, "--yes")) == ["network"]
+    assert any(left.kind == "network" for left in left_in_engines(shop.folder))
+
+
+def test_data_without_a_name_goes_when_its_container_is_gone_and_named_data_stays(shop):
+    version(shop, "one")
+    labels = {"deploy-code.state": str(shop.state)}
+    named = {**labels, "com.docker.compose.volume": "data"}
+    for name, own in (("anonymous", labels), ("named", named)):
+        shop.engine.api("POST", "/volumes/create", {"Name": f"{name}-{shop.folder.parent.name}", "Labels": own})
+    data = pruned(shop, "--yes")
+    assert kinds(data) == ["volume"] and data["items"][0]["name"].startswith("anonymous")
+    shop.cli("stop", "--volumes", "--yes").ok()
+    assert not [left for left in left_in_engines(shop.folder) if left.kind == "volume"]
+
+
+def test_code_of_old_releases_goes_too(project):
+    code = project.folder / "code"
+    code.mkdir()
+    for text in ("one", "two"):
+        (code / "app.sh").write_text(f"#!/bin/sh\n# {text}\nexec sleep 1000\n")
+        (code / "app.sh").chmod(0o755)
+        project.write({"api": {"command": "./code/app.sh", "release": "code"}}, deployment={"retained_revisions": 1})
+        project.cli("deploy").ok()
+    data = pruned(project, "--yes")
+    assert kinds(data) == ["release", "revision"]
+    assert len(list((project.state / "releases").iterdir())) == 1
+    project.cli("restart").ok()
+
+
+def test_an_engine_that_is_away_keeps_what_it_has(make_project, docker):
+    project = make_project(**docker.env)
+    project.engine = docker
+    for text in ("one", "two"):
+        version(project, text)
+    gone = project.cli("prune", "--yes", env={"DOCKER_HOST": "unix:///tmp/no-engine-here.sock"}).ok()
+    assert "image" in gone.stdout  # the record says where they are, not the environment
+    forget(project)
+
+
+def test_a_project_that_was_never_deployed_has_nothing_to_prune(project):
+    project.write({"api": {"command": "sleep", "args": ["1"]}})
+    assert "never deployed" in project.cli("prune").ok().stdout
+
+
+# ------------------------------------------------------------------------------------------------------ stop --volumes
+
+
+def with_data(project):
+    services = {"api": {"image": "dc-test/web:1", "volumes": [{"name": "data", "mount_path": "/data"}]}}
+    write(project, services=services)
+    project.cli("deploy").ok()
+
+
+def volumes(project):
+    return [left.name for left in left_in_engines(project.folder) if left.kind == "volume"]
+
+
+def test_stop_keeps_named_volumes_unless_it_is_told(shop):
+    with_data(shop)
+    assert volumes(shop) == ["shop_data"]
+    shop.cli("stop").ok()
+    assert volumes(shop) == ["shop_data"]
+    refused = shop.cli("stop", "--volumes").exits(2)
+    assert "shop_data" in refused.stderr and "--yes" in refused.stderr
+    assert volumes(shop) == ["shop_data"]
+    shop.cli("stop", "--volumes", "--yes").ok()
+    assert volumes(shop) == []
+
+
+def test_a_refused_stop_with_volumes_stops_nothing(shop):
+    with_data(shop)
+    shop.cli("stop", "--volumes").exits(2)
+    shop.cli("stop", "--volumes", "--services", "api").exits(2)
+    assert shop.status()["services"]["api"]["status"] == "running"
+    shop.cli("stop", "--volumes", "--yes").ok()
+    assert volumes(shop) == []
