@@ -202,6 +202,11 @@ class PreflightError(_ProblemsError):
         first = problems[0].code if problems else None
         super().__init__(message, problems, code=code or first, remedy=remedy)
 
+    @property
+    def exit_code(self) -> int:
+        """It is the world that is not as needed, and not the file, whatever the code."""
+        return 1
+
 
 class DeploymentError(DeployCodeError):
     """A deployment in progress failed at one service."""

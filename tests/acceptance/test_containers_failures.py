@@ -15,6 +15,7 @@ import pytest
 from support.engine_daemons import PrivateDocker
 from support.harbour import BUSYBOX, SLEEP, Harbour, new_name, page, shell
 from support.image_registry import Registry
+from support.images import Entry, Image, Layer
 from support.images_small import web
 from support.ports import answers, free_port
 from support.project import ProjectFolder
@@ -208,8 +209,18 @@ def test_a_container_that_is_removed_while_no_agent_lives_comes_back_with_the_ne
     assert harbour.running() == {"app": 1, "other": 1}
 
 
-def test_a_paused_container_is_unhealthy_and_well_again_once_it_goes_on(harbour: Harbour) -> None:
-    harbour.deploy({"app": page()}).ok()
+def test_a_paused_container_is_unhealthy_and_replaced_by_the_restart_policy(harbour: Harbour) -> None:
+    harbour.deploy({"app": page(stop_timeout_seconds=1)}).ok()
+    before = harbour.id_of("app")
+    harbour.docker("pause", before)
+    harbour.settled("another", lambda: harbour.ids().get("app") != [before] and harbour.text("app") == "v1", 40)
+    harbour.settled("healthy", lambda: healthy(harbour.project))
+    assert harbour.running() == {"app": 1}
+    assert len(harbour.names()) == 1
+
+
+def test_a_paused_container_that_is_never_restarted_is_well_again_once_it_goes_on(harbour: Harbour) -> None:
+    harbour.deploy({"app": page(restart="never")}).ok()
     before = harbour.id_of("app")
     harbour.docker("pause", before)
     harbour.settled("unhealthy", lambda: harbour.run("health").code == 4)
@@ -287,17 +298,24 @@ def test_a_full_disk_of_the_engine_fails_the_pull_with_e004_and_changes_nothing(
         harbour = Harbour(make_project(new_name(), **engine.env), engine)
         harbour.deploy({"app": page()}).ok()
         before = harbour.id_of("app")
-        free = os.statvfs(disk)
-        (disk / "ballast").write_bytes(bytes(free.f_bavail * free.f_frsize - 300_000))
         harbour.project.env["DOCKER_CONFIG"] = str(registry.docker_config(tmp_path / "docker"))
-        registry.push(web(2), "shop/large:1")
-        run = harbour.deploy({"app": page(image=f"{registry.address}/shop/large:1")}).exits(1)
-        assert "E004" in run.stderr and "no space left" in run.stderr.lower(), run
-        assert harbour.id_of("app") == before and harbour.text("app") == "v1"
-        (disk / "ballast").unlink()
+        registry.push(large(), "shop/large:1")
+        ballast, free = disk / "ballast", os.statvfs(disk)
+        ballast.write_bytes(bytes(free.f_bavail * free.f_frsize - 2_000_000))
+        try:
+            run = harbour.deploy({"app": page(image=f"{registry.address}/shop/large:1")}).exits(1)
+            assert "E004" in run.stderr and "no space left" in run.stderr.lower(), run
+            assert harbour.id_of("app") == before and harbour.text("app") == "v1"
+        finally:
+            ballast.unlink()
         harbour.run("deploy").ok()
         assert harbour.text("app") == "v2"
         harbour.run("stop").ok()
+
+
+def large() -> Image:
+    """Version 2 of the web server, with a file of 5 MB that cannot be made smaller."""
+    return Image("large", (*web(2).layers, Layer({"/noise": Entry(os.urandom(5_000_000))})), web(2).config)
 
 
 def test_a_full_disk_of_the_logs_harms_no_container(dock: Harbour) -> None:

@@ -1,4 +1,4 @@
-"""``status --drift`` and the deploy that mends it, as people meet them: what is told, how it exits, and what is left."""
+"""``status --drift`` and the deploy that mends it, as people meet them: what is told, how it exits, what is left."""
 
 from __future__ import annotations
 

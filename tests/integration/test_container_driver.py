@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy_code.drivers.base import Running
 from deploy_code.errors import DriverError
 from deploy_code.model import Network, Port, Resources, Volume
 from support.containers import IMAGE, Dock, container_order, dock, project_of
@@ -174,13 +175,20 @@ async def test_on_the_host_s_network_it_is_as_a_process_is(engine: Engine, tmp_p
         assert it.ours("network") == []
 
 
+def _mac(it: Dock, running: Running) -> str:
+    networks = it.inspect(running)["NetworkSettings"]["Networks"]
+    return str(networks[project_of(it.folder)]["MacAddress"])
+
+
 async def test_a_restart_gets_its_address_back_and_another_if_that_is_taken(engine: Engine, tmp_path: Path) -> None:
     async with dock(engine, tmp_path) as it:
         first = await it.run("sleep")
         await it.run("sleep")
+        mac = _mac(it, first)
         await it.driver.stop(first, "SIGTERM", 5)
-        again = await it.run("sleep", address=first.address)
+        again = await it.run(replace(it.started_order(first), address=first.address))
         assert again.address == first.address
+        assert _mac(it, again) == mac, "who knows where it is need not learn it anew"
         other = await it.run("sleep", address=first.address)
         assert other.address not in ("", first.address)
         outside = await it.run("sleep", address="192.0.2.7")
@@ -411,8 +419,8 @@ async def test_a_container_removed_by_hand_has_ended_nobody_knows_how(engine: En
         assert await it.driver.stop(running, "SIGTERM", 5)
 
 
-async def test_out_of_memory_is_told(docker: Engine, tmp_path: Path) -> None:
-    async with dock(docker, tmp_path) as it:
+async def test_out_of_memory_is_told(engine: Engine, tmp_path: Path) -> None:
+    async with dock(engine, tmp_path) as it:
         running = await it.run("exec tail /dev/zero", resources=Resources(memory_mb=16))
         exit_ = await it.driver.wait(running)
         assert exit_.out_of_memory, exit_
@@ -525,14 +533,14 @@ async def test_long_lines_are_not_torn(engine: Engine, tmp_path: Path) -> None:
 
 
 async def test_the_next_agent_goes_on_in_the_log_where_the_last_one_was(engine: Engine, tmp_path: Path) -> None:
-    script = "i=0; while [ $i -lt 400 ]; do echo line $i; i=$((i+1)); usleep 5000; done"
+    script = "i=0; while [ $i -lt 600 ]; do echo line $i; i=$((i+1)); usleep 5000; done"
     async with dock(engine, tmp_path) as it:
         running = await it.run(script)
-        for count in (20, 100, 200):
+        for count in (20, 60, 100):
             await until(lambda count=count: it.log().count("\n") > count)
             assert await it.successor().find(running)
         await it.driver.wait(running)
-        assert it.log().splitlines() == [f"line {number}" for number in range(400)]
+        assert it.log().splitlines() == [f"line {number}" for number in range(600)]
 
 
 async def test_what_was_said_while_no_agent_was_there_is_in_the_log(engine: Engine, tmp_path: Path) -> None:

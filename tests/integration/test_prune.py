@@ -16,6 +16,15 @@ def shop(make_project, engine):
     forget(made)
 
 
+@pytest.fixture
+def on_docker(make_project, docker):
+    """A project on Docker, for what is the same on every engine."""
+    made = make_project(**docker.env)
+    made.engine = docker
+    yield made
+    forget(made)
+
+
 def images_of(project):
     """IDs of what was built for the project."""
     filters = {"label": [f"deploy-code.state={project.state}"]}
@@ -74,23 +83,23 @@ def test_old_revisions_go_with_the_images_that_were_built_for_them(shop):
     assert pruned(shop, "--yes")["items"] == []
 
 
-def test_what_a_rollback_needs_stays_and_the_rest_is_told(shop):
+def test_what_a_rollback_needs_stays_and_the_rest_is_told(on_docker):
     for text in ("one", "two", "three"):
-        version(shop, text, keep=2)
-    pruned(shop, "--yes")
-    assert recorded(shop) == [("api", 2), ("api", 3)]
-    shop.cli("rollback").ok()
-    assert "api r1 was pruned" in shop.cli("rollback", "--to", "1").exits(1).stderr
+        version(on_docker, text, keep=2)
+    pruned(on_docker, "--yes")
+    assert recorded(on_docker) == [("api", 2), ("api", 3)]
+    on_docker.cli("rollback").ok()
+    assert "api r1 was pruned" in on_docker.cli("rollback", "--to", "1").exits(1).stderr
 
 
-def test_nothing_goes_unasked(shop):
+def test_nothing_goes_unasked(on_docker):
     for text in ("one", "two"):
-        version(shop, text)
-    looked = pruned(shop, "--dry-run")
+        version(on_docker, text)
+    looked = pruned(on_docker, "--dry-run")
     assert not looked["removed"] and kinds(looked) == ["image", "revision"]
-    refused = shop.cli("prune").exits(2)
+    refused = on_docker.cli("prune").exits(2)
     assert "api r1" in refused.stderr and "--yes" in refused.stderr
-    assert len(images_of(shop)) == 2
+    assert len(images_of(on_docker)) == 2
 
 
 def test_an_image_that_somebody_tagged_or_uses_stays(shop):
@@ -144,16 +153,22 @@ def test_networks_that_nobody_is_on_go_and_others_stay(shop):
     assert any(left.kind == "network" for left in left_in_engines(shop.folder))
 
 
-def test_data_without_a_name_goes_when_its_container_is_gone_and_named_data_stays(shop):
+def test_data_without_a_name_goes_when_its_container_is_gone_and_all_other_data_stays(shop):
     version(shop, "one")
     labels = {"deploy-code.state": str(shop.state)}
-    named = {**labels, "com.docker.compose.volume": "data"}
-    for name, own in (("anonymous", labels), ("named", named)):
-        shop.engine.api("POST", "/volumes/create", {"Name": f"{name}-{shop.folder.parent.name}", "Labels": own})
+    strange = f"strange-{shop.folder.parent.name}"
+    volumes = {
+        f"anonymous-{shop.folder.parent.name}": labels,
+        f"named-{shop.folder.parent.name}": {**labels, "com.docker.compose.volume": "data"},
+        strange: {"deploy-code.state": "/another/project"},
+    }
+    for name, own in volumes.items():
+        shop.engine.api("POST", "/volumes/create", {"Name": name, "Labels": own})
     data = pruned(shop, "--yes")
-    assert kinds(data) == ["volume"] and data["items"][0]["name"].startswith("anonymous")
+    assert [item["name"][:9] for item in data["items"]] == ["anonymous"]
     shop.cli("stop", "--volumes", "--yes").ok()
     assert not [left for left in left_in_engines(shop.folder) if left.kind == "volume"]
+    shop.engine.api("DELETE", f"/volumes/{strange}")  # is still there
 
 
 def test_code_of_old_releases_goes_too(project):
@@ -170,14 +185,25 @@ def test_code_of_old_releases_goes_too(project):
     project.cli("restart").ok()
 
 
-def test_an_engine_that_is_away_keeps_what_it_has(make_project, docker):
-    project = make_project(**docker.env)
-    project.engine = docker
+def test_what_is_on_an_engine_is_found_by_the_record_whatever_the_environment_says(on_docker):
+    for text in ("one", "two"):
+        version(on_docker, text)
+    gone = on_docker.cli("prune", "--yes", env={"DOCKER_HOST": "unix:///tmp/no-engine-here.sock"}).ok()
+    assert "image" in gone.stdout
+    assert len(images_of(on_docker)) == 1
+
+
+def test_what_is_on_an_engine_that_is_away_stays_and_is_told(make_project, private_docker):
+    project = make_project(**private_docker.env)
+    project.engine = private_docker
     for text in ("one", "two"):
         version(project, text)
-    gone = project.cli("prune", "--yes", env={"DOCKER_HOST": "unix:///tmp/no-engine-here.sock"}).ok()
-    assert "image" in gone.stdout  # the record says where they are, not the environment
-    forget(project)
+    private_docker.kill()
+    looked = pruned(project, "--dry-run")
+    assert "image" not in kinds(looked)
+    assert any("what lies there stays" in warning for warning in looked["warnings"])
+    private_docker.start()
+    assert "image" in kinds(pruned(project, "--dry-run"))
 
 
 def test_a_project_that_was_never_deployed_has_nothing_to_prune(project):
@@ -210,10 +236,24 @@ def test_stop_keeps_named_volumes_unless_it_is_told(shop):
     assert volumes(shop) == []
 
 
-def test_a_refused_stop_with_volumes_stops_nothing(shop):
-    with_data(shop)
-    shop.cli("stop", "--volumes").exits(2)
-    shop.cli("stop", "--volumes", "--services", "api").exits(2)
-    assert shop.status()["services"]["api"]["status"] == "running"
-    shop.cli("stop", "--volumes", "--yes").ok()
-    assert volumes(shop) == []
+def test_a_refused_stop_with_volumes_stops_nothing(on_docker):
+    with_data(on_docker)
+    on_docker.cli("stop", "--volumes").exits(2)
+    on_docker.cli("stop", "--volumes", "--services", "api").exits(2)
+    assert on_docker.status()["services"]["api"]["status"] == "running"
+    on_docker.cli("stop", "--volumes", "--yes").ok()
+    assert volumes(on_docker) == []
+
+
+def test_an_image_that_another_project_needs_stays(shop, make_project):
+    version(shop, "one")
+    other = make_project("other", folder=shop.folder, **shop.engine.env)
+    other.engine = shop.engine
+    write(other)
+    other.cli("deploy").ok()  # the same folder, so the same image
+    other.cli("stop").ok()
+    shop_file = shop.folder / "deploy-code.yaml"
+    version(shop, "two")
+    assert shop_file.exists()
+    assert kinds(pruned(shop, "--yes")) == ["revision"]
+    assert len(images_of(shop)) == 2

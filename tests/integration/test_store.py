@@ -7,7 +7,7 @@ import pytest
 from deploy_code import events
 from deploy_code.codec import to_data
 from deploy_code.errors import StateError
-from deploy_code.model import Instance, Phase, Policy
+from deploy_code.model import Build, Container, Content, Instance, Phase, Policy, ServiceSpec
 from deploy_code.state.connection import connect
 from deploy_code.state.encode import dump_value
 from deploy_code.state.rows import EventCursor
@@ -39,6 +39,29 @@ def test_equal_content_keeps_its_number_and_new_content_gets_the_next(store):
     store.put_revisions([(2, new)])
     assert store.known_revisions() == {("api", old.run_hash): 1, ("api", new.run_hash): 2}
     assert store.latest_revisions() == {"api": 2}
+
+
+def test_what_the_hash_leaves_out_is_brought_up_to_date(store):
+    """The same build gives another ID each time, and an instance that starts now needs the ID that is there now."""
+
+    def built(image_id):
+        container = Container(build=Build(context="/srv/app", digest="d"), image_id=image_id)
+        return ServiceSpec(name="api", content=Content(service_type="container", container=container))
+
+    store.put_revisions([(1, built("sha256:old"))])
+    store.put_revisions([(1, built("sha256:new"))])
+    assert store.content("api", 1)[0].container.image_id == "sha256:new"
+
+
+def test_what_is_remembered_of_images_comes_back_until_it_is_forgotten(store):
+    store.put_images({"sha256:a": {"arch": "amd64"}, "sha256:b": {}})
+    store.put_images({"sha256:b": {"arch": "arm64"}})
+    assert store.images(["sha256:a", "sha256:b", "sha256:c"]) == {
+        "sha256:a": {"arch": "amd64"},
+        "sha256:b": {"arch": "arm64"},
+    }
+    store.forget_images(["sha256:a"])
+    assert store.image_ids() == {"sha256:b"}
 
 
 def test_a_revision_never_changes(store):

@@ -248,7 +248,7 @@ def test_migrations_lead_to_the_version_of_the_schema():
 
 def test_a_state_of_the_first_version_becomes_what_a_new_one_is(store, folder):
     fresh = _schema_of(folder)
-    for statement in ("DROP TABLE circuits", "PRAGMA user_version = 1"):
+    for statement in ("DROP TABLE circuits", "DROP TABLE images", "PRAGMA user_version = 1"):
         store._sql._db.execute(statement)
     number = begin(store, service())
     with Store.open(folder) as again:

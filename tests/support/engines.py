@@ -95,7 +95,7 @@ class Left:
         try:
             self.engine.api("DELETE", self.path, force="1", **({"v": "1"} if self.kind == "container" else {}))
         except ApiError as exc:
-            if exc.status != 404:
+            if exc.status != 404 and "not known" not in exc.message:  # Podman says so of an image, with a 500
                 raise
 
     def __str__(self) -> str:

@@ -139,3 +139,17 @@ def test_the_terminal_says_how_large_it_is_not_the_environment(screen):
 
 def test_nothing_is_painted_before_anything_happens(screen):
     assert screen("await asyncio.sleep(0.3)") == [""] * 24
+
+
+def test_images_on_their_way_are_seen_before_there_is_any_service(screen):
+    lines = screen(
+        """
+        view.listen(e.ImageProgress(image="redis:7", doing="pulling", done=50, total=100))
+        view.listen(e.ImageProgress(image="shop-api:1", doing="step 2/4: RUN make hunter2"))
+        view.listen(e.ImageReady(image="nginx:1", how="pulled", duration=1.0))
+        await asyncio.sleep(0.3)
+        """
+    )
+    assert lines[0] == "image nginx:1 pulled in 1.0 s"
+    assert lines[1].startswith("• redis:7     [##########          ]  50%") and lines[1].endswith("pulling")
+    assert lines[2].startswith("• shop-api:1 ") and lines[2].endswith("step 2/4: RUN make ***")

@@ -203,3 +203,37 @@ def test_without_a_terminal_the_view_is_lines():
 
 def test_every_kind_of_event_has_a_level():
     assert {level_of(event)[0] for event in HAPPENED} <= {"trace", "debug", "info", "warn", "error"}
+
+
+# ------------------------------------------------------------------------------------------------------------- images
+
+
+def fetching(image, doing="pulling", done=0, total=0, at=100.0, output=()):
+    return events.ImageProgress(at=at, image=image, doing=doing, done=done, total=total, output=output)
+
+
+def test_an_image_on_its_way_has_a_line_until_it_is_here():
+    view = progress(fetching("redis:7"), fetching("redis:7", done=25, total=100, at=101.0), fetching("app:1"))
+    assert [(each.image, each.share, each.began) for each in view.fetches.values()] == [
+        ("redis:7", 0.25, 100.0),
+        ("app:1", None, 100.0),
+    ]
+    view.apply(events.ImageReady(image="redis:7", how="pulled", duration=2.0))
+    assert [*view.fetches] == ["app:1"]
+    view.apply(started("api"))
+    assert not view.fetches
+
+
+def test_lines_tell_that_an_image_is_here_and_not_every_step_of_it(capsys):
+    view = PlainView(Options(), str)
+    view.listen(fetching("redis:7", done=25, total=100))
+    view.listen(fetching("app:1", "step 1/2: RUN make", output=("make: done",)))
+    view.listen(events.ImageReady(image="redis:7", how="pulled", duration=2.04))
+    assert capsys.readouterr().err == "image redis:7 pulled in 2.0 s\n"
+
+
+def test_what_a_build_writes_is_shown_line_by_line_where_all_is_to_be_seen(capsys):
+    view = PlainView(Options(log_level="debug"), lambda text: text.replace("hunter2", "***"))
+    view.listen(fetching("app:1", "step 1/2: RUN make", output=("first", "the key is hunter2 \x1b[2J")))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(" ")[2] for line in lines] == ["app:1: first", "app:1: the key is *** \\x1b[2J"]

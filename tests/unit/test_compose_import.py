@@ -99,6 +99,20 @@ def test_a_variable_that_holds_several_words_is_split_as_compose_does_and_told(f
     ]
 
 
+def test_a_secret_is_never_written_down_even_where_compose_would_split_it(folder: ComposeFolder) -> None:
+    folder.env["DB_PASSWORD"] = "two words:2"
+    done = of_service(folder, "command: run $DB_PASSWORD", "environment: {A: $DB_PASSWORD}")
+    assert done.service["args"] == ["run", "${DB_PASSWORD}"]
+    assert "one word here, whatever it holds" in done.lines[0]
+    for key in (
+        "restart: $DB_PASSWORD",
+        "mem_limit: $DB_PASSWORD",
+        "ports: ['$DB_PASSWORD']",
+        "expose: [$DB_PASSWORD]",
+    ):
+        assert not any("two words" in problem for problem in refused_key(folder, key))
+
+
 def test_a_build_keeps_context_file_arguments_and_target(folder: ComposeFolder) -> None:
     folder.env["TOKEN"] = "t"
     build = "build:\n  context: ./app\n  dockerfile: d\n  target: t\n  args: [A=1, TOKEN]"
@@ -459,6 +473,18 @@ def test_a_name_that_is_none_here_is_changed_everywhere(folder: ComposeFolder) -
     assert list(done.services) == ["web", "other"]
     assert done.services["other"]["dependencies"] == [{"service": "web", "condition": "started"}]
     assert "called web here" in done.lines[0]
+
+
+def test_a_name_of_a_container_that_others_seem_to_use_is_pointed_out(folder: ComposeFolder) -> None:
+    text = """\
+        services:
+          db: {image: "a:1", container_name: mongodb}
+          web: {image: "a:1", environment: {URL: "mongodb://mongodb:27017"}}
+          idle: {image: "a:1", environment: {URL: "not-mongodb"}}
+    """
+    assert Import(folder, text).lines[1] == (
+        "changed: 2:38: services.db.container_name: web may mean this by 'mongodb': write db there"
+    )
 
 
 def test_a_circle_of_dependencies_is_refused_where_it_is_written(folder: ComposeFolder) -> None:

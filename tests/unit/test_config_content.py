@@ -116,3 +116,39 @@ def test_a_release_that_is_no_folder_is_s003_at_load_and_no_matter_of_validate(t
     load(tmp_path, text)
     with pytest.raises(ConfigError, match=rf"services.a.release: '{tmp_path}/{release}' cannot be read: .*\[S003\]"):
         load_project([write(tmp_path, text)], environ={})
+
+
+def test_a_folder_to_build_from_has_a_digest_without_our_own_folders(tmp_path: Path) -> None:
+    text = "infrastructure: {storage: {data_dir: data, log_dir: logs}}\nservices: {a: {build: .}}"
+    path = write(tmp_path, text)
+    write(tmp_path, "FROM scratch\n", "Dockerfile")
+
+    def digest() -> str:
+        build = load_project([path], environ={}).services["a"].content.container.build
+        assert build is not None and build.digest
+        return build.digest
+
+    first = digest()
+    for folder in ("data", "logs"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "state.db").write_text("changes by itself")
+    assert digest() == first
+    write(tmp_path, "FROM scratch\nCOPY . /\n", "Dockerfile")
+    assert digest() != first
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        ("gone", "gone/Dockerfile' cannot be read"),
+        ("{context: ., dockerfile: Other}", "Other' cannot be read"),
+        ("ignored", "is no pattern"),
+    ],
+)
+def test_a_build_that_cannot_be_read_is_s003_at_load(tmp_path: Path, build: str, words: str) -> None:
+    (tmp_path / "ignored").mkdir()
+    write(tmp_path, "FROM scratch\n", "ignored/Dockerfile")
+    write(tmp_path, "a[\n", "ignored/.dockerignore")
+    with pytest.raises(ConfigError, match=r"services\.a\.build: .*\[S003\]") as caught:
+        load_project([write(tmp_path, f"services: {{a: {{build: {build}}}}}")], environ={})
+    assert words in str(caught.value)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from deploy_code.drivers.base import Running
 from deploy_code.drivers.custom import MEMORY
-from deploy_code.drivers.engine.order import CONTAINER
+from deploy_code.drivers.engine.order import CONTAINER, ENGINE, ENGINE_TLS
 from deploy_code.errors import DeployCodeError
 from deploy_code.model import Content, Gate, Instance, Phase, Policy, Wanted
 
@@ -67,11 +67,17 @@ class _Adoption:
         self._contents = contents
 
     async def look_for_nameless(self, instances: list[Instance]) -> None:
-        """Processes of rows that do not name one: the last agent died between the row and the record of the spawn."""
+        """Processes of rows that do not name one: the last agent died between the row and the record of the spawn.
+
+        Containers need no looking for: who starts one takes over what there is of it.
+        """
         nameless = [
-            (each, self._entry(each).wanted.content)
+            (each, content)
             for each in instances
-            if not _is_named(each) and each.boot_id == self._keeper.boot_id and each.phase in _MEANT_TO_RUN
+            if not (content := self._entry(each).wanted.content).is_container
+            and not _is_named(each)
+            and each.boot_id == self._keeper.boot_id
+            and each.phase in _MEANT_TO_RUN
         ]
         if nameless:
             self._spawned = await self._keeper.drivers.find_spawned(nameless)
@@ -99,7 +105,27 @@ class _Adoption:
             return await self._after_reboot(entry, instance)
         if running is not None:
             return await self._take(entry, instance, running)
+        if entry.wanted.content.is_container and self._is_going(entry, instance):
+            return self._take_doubtful(entry, instance)
         return await self._take_ended(entry, instance)
+
+    def _is_going(self, entry: Entry, instance: Instance) -> bool:
+        is_wanted = entry.wanted.replicas and instance.phase is not Phase.STOPPING
+        return instance.phase in _MEANT_TO_RUN and not is_wanted
+
+    def _take_doubtful(self, entry: Entry, instance: Instance) -> _Taken:
+        """A container that was to be stopped, or that nobody wants any more, and may never have been made."""
+        container = entry.wanted.content.container
+        handler = {ENGINE: container.engine, ENGINE_TLS: container.engine_tls, **instance.handler}
+        instance = instance.but(handler=handler)
+        running = _running_of(instance)
+        return _Taken(Supervisor(self._keeper, self._stopped(entry, instance), instance, running=running), alive=False)
+
+    def _stopped(self, entry: Entry, instance: Instance) -> Entry:
+        """What was being stopped goes on to be, whatever is wanted by now."""
+        if instance.phase is Phase.STOPPING and entry.wanted.replicas:
+            return _unwanted(instance, entry.wanted.content)
+        return entry
 
     def _running(self, instance: Instance, *, one_shot: bool) -> Running | None:
         """The process that the row speaks of, dead or alive; None where there cannot be one."""
@@ -130,8 +156,7 @@ class _Adoption:
         return _Taken(self._begun(entry, instance, rebooted=rebooted), alive=True)
 
     def _begun(self, entry: Entry, instance: Instance, *, rebooted: bool = False) -> Supervisor:
-        if instance.phase is Phase.STOPPING and entry.wanted.replicas:
-            entry = _unwanted(instance, entry.wanted.content)
+        entry = self._stopped(entry, instance)
         return Supervisor(self._keeper, entry, instance, running=_running_of(instance), rebooted=rebooted)
 
     async def _take(self, entry: Entry, instance: Instance, running: Running) -> _Taken:
@@ -146,9 +171,7 @@ class _Adoption:
             ports=running.ports or instance.ports,
             published=running.published or instance.published,
         )
-        if instance.phase is Phase.STOPPING and entry.wanted.replicas:
-            entry = _unwanted(instance, entry.wanted.content)
-        return _Taken(Supervisor(self._keeper, entry, instance, running=running), alive)
+        return _Taken(Supervisor(self._keeper, self._stopped(entry, instance), instance, running=running), alive)
 
     async def _take_ended(self, entry: Entry, instance: Instance) -> _Taken:
         """No process: it had ended before, or was recorded and never spawned."""
@@ -163,7 +186,7 @@ class _Adoption:
         content = entry.wanted.content
         outcome = await self._keeper.records.one_shot_outcome(instance.service, content)
         if outcome != "started" or content.is_container:
-            return instance  # a container that has run would have been found
+            return instance  # who starts a container finds the one that has run, and how it ended
         running = Running(
             uuid=instance.uuid,
             pid=0,

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Coroutine
 from typing import Any, NamedTuple
 
 from deploy_code._version import __version__
@@ -83,12 +84,13 @@ class Agent:
         self._was_used = False
         self._done = asyncio.Event()
         self._idle: asyncio.TimerHandle | None = None
-        self._tidying: asyncio.Task[None] | None = None
+        self._chores: set[asyncio.Task[None]] = set()
         self._server = Server(self._operations(), self._connection_closed)
         self._recovery = Recovery(booted.options.state, records.running_deployment, journal)
         self._housekeeping = housekeeping
         keeper.watchers.add(self._server.tell)
         keeper.on_change = self._consider_ending
+        keeper.drivers.containers.on_return = self._engine_returned
         self._recovery.on_end = self._consider_ending
 
     async def run(self) -> None:
@@ -106,7 +108,6 @@ class Agent:
         gc.freeze()  # what lives as long as we do need not be looked at again
         gc.set_threshold(20_000, 20, 20)  # thousands of small values come at once when a deployment begins
         self._recovery.look()
-        self._tidying = loop.create_task(remove_orphans(self._keeper), name="remove orphans")
         self._housekeeping.begin()
         self._consider_ending()
         await self._done.wait()
@@ -118,20 +119,35 @@ class Agent:
         await self._recovery.close()
         await self._housekeeping.close()
         await self._server.close()
-        await self._end_tidying()
+        await self._end_chores()
         await self._keeper.let_go()
         self._server.close_hosts()
         await self._records.close()
 
-    async def _end_tidying(self) -> None:
-        """Networks of ours go with the last container; what cannot be removed now is found by the next agent."""
-        if self._tidying is not None:
-            self._tidying.cancel()
-            await asyncio.wait([self._tidying])
+    async def _end_chores(self) -> None:
+        for chore in self._chores:
+            chore.cancel()
+        if self._chores:
+            await asyncio.wait(self._chores)
         if self._keeper.is_idle:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(TIDY_SECONDS):
-                    await self._keeper.drivers.containers.tidy()
+            await self._tidy()
+
+    async def _tidy(self) -> None:
+        """Networks of ours go with the last container; what cannot be removed now is found by the next agent."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TIDY_SECONDS):
+                await self._keeper.drivers.containers.tidy()
+
+    def _engine_returned(self) -> None:
+        """What could not be asked about can be; and something may run there that nobody wants any more."""
+        self._keeper.engine_returned()
+        self._do(remove_orphans(self._keeper), "remove orphans")
+
+    def _do(self, chore: Coroutine[Any, Any, None], name: str) -> None:
+        """Beside everything else, for as long as we live."""
+        task = asyncio.get_running_loop().create_task(chore, name=name)
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)
 
     # -- operations
 
@@ -164,6 +180,7 @@ class Agent:
 
     async def _op_settle(self, _: Connection, request: dict[str, Any]) -> dict[str, Any]:
         await self._keeper.settle(int(request["deployment"]))
+        self._do(self._keeper.drivers.containers.tidy(), "tidy networks")  # those that the last containers have left
         return {}
 
     async def _op_watch(self, connection: Connection, _: dict[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,10 @@ class Card:
         return self.site.drivers.is_custom(self.entry.wanted.content)
 
     @property
+    def is_container(self) -> bool:
+        return self.entry.wanted.content.is_container
+
+    @property
     def is_one_shot(self) -> bool:
         return self.entry.wanted.content.one_shot
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from deploy_code.drivers.base import Driver, Running
 from deploy_code.drivers.custom import CustomDriver
-from deploy_code.errors import DriverError
+from deploy_code.errors import DeployCodeError, DriverError
 from deploy_code.model import OWN_TYPES, Container, Content, Instance
 from deploy_code.reliability.registry import Breakers
 
@@ -58,12 +58,16 @@ class Drivers:
 
 
 class Containers:
-    """The drivers of the runtimes that are in use. ``told`` hears of what concerns a runtime as a whole."""
+    """The drivers of the runtimes that are in use. ``told`` hears of what concerns a runtime as a whole.
+
+    ``on_return`` is called when an engine was reached, for the first time or again, and what runs there is known.
+    """
 
     def __init__(self, state: str, breakers: Breakers, told: Callable[[str], None]) -> None:
         self._state = state
         self._breakers = breakers
         self._told = told
+        self.on_return: Callable[[], None] = lambda: None
         self._made: dict[str, ContainerDriver] = {}
 
     def of(self, container: Container) -> ContainerDriver:
@@ -77,23 +81,26 @@ class Containers:
     async def tidy(self) -> None:
         """Nothing is kept any more: what only containers needed goes. A runtime that is away keeps it."""
         for driver in self:
-            with suppress(DriverError):
+            with suppress(DeployCodeError):
                 await driver.tidy()
 
     def _make(self, runtime: str) -> ContainerDriver:
         if runtime == "docker":
             from deploy_code.drivers.docker import DockerDriver
 
-            return DockerDriver(self._state, self._breakers, told=self._told)
+            return DockerDriver(self._state, self._breakers, told=self._told, returned=self._returned)
         if runtime == "podman":
             from deploy_code.drivers.podman import PodmanDriver
 
-            return PodmanDriver(self._state, self._breakers, told=self._told)
+            return PodmanDriver(self._state, self._breakers, told=self._told, returned=self._returned)
         raise DriverError(
             f'containers of the runtime "{runtime}" cannot be run here',
             code="E014",
             remedy="Set infrastructure.container_runtime to Docker or Podman",
         )
+
+    def _returned(self) -> None:
+        self.on_return()
 
     def __iter__(self) -> Iterator[ContainerDriver]:
         return iter(tuple(self._made.values()))

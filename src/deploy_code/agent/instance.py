@@ -11,7 +11,7 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from deploy_code.drivers.base import Running, SlowDriver
+from deploy_code.drivers.base import Running, SlowDriver, StartOrder
 from deploy_code.drivers.custom import HOLDER, CustomDriver
 from deploy_code.errors import DeployCodeError, DriverError, StateError, title
 from deploy_code.model import Exit, Gate, Instance, Phase
@@ -33,6 +33,7 @@ from .wanted import Entry
 PORT_TRIES = 3
 ENGINE_SECONDS = 30.0  # a container runtime that is away is waited for so long
 PATIENT_SHARE = 0.8  # but not so long that the gate, which says less, is over before
+FOR_EVER = 365 * 86_400.0
 START_GRACE_SECONDS = 5.0  # in a deployment its gate is the judge, and comes first
 STOP_SIGNAL, STOP_TIMEOUT = "stop_signal", "stop_timeout"  # kept in the row: the wanted entry is gone by then
 WAITS_AFTER_REBOOT = "waits for its dependencies after a reboot"
@@ -69,6 +70,7 @@ class Supervisor:
         self._woken = asyncio.Event()
         self._port_tries = 0
         self._rebooted = rebooted
+        self._doubtful: Running | None = None  # a start that failed, and that something may have come of all the same
 
     @property
     def instance(self) -> Instance:
@@ -181,7 +183,16 @@ class Supervisor:
 
     def hurry(self, *, forget: bool) -> None:
         """It is being stopped: if that has failed so far, try again now. ``forget``: then let it be."""
+        if self._card.is_container and self.instance.phase is Phase.UNKNOWN:
+            self._card.set(phase=Phase.STOPPING, note="")
         self._stopping.hurry(forget=forget)
+
+    def engine_returned(self) -> None:
+        """The runtime of its container can be asked again."""
+        if self.retiring:
+            self.hurry(forget=False)
+        elif self.running is not None:
+            self._site.prober.probe_now(self.instance.uuid)
 
     async def let_go(self) -> None:
         """Stop watching; the instance itself is left as it is."""
@@ -308,15 +319,33 @@ class Supervisor:
 
     async def _have_made(self, driver: SlowDriver, launch: Launch) -> None:
         """As ``_spawn``, where making one takes a while: who cancels it leaves what came of it to be stopped."""
-        patience = min(ENGINE_SECONDS, PATIENT_SHARE * self.entry.start_timeout)
         self._card.set(note="its container is being made")
         try:
-            self.running = await driver.start(dataclasses.replace(launch.order, patience=patience))
+            self.running = await self._made(driver, launch.order)
         except asyncio.CancelledError:
             self.running = driver.begun(launch.order)
             raise
+        except DriverError as exc:
+            if exc.code == "E014":
+                self._doubtful = driver.begun(launch.order)
+            raise
+        self._doubtful = None
         self._card.note(note="", started_at=time.time())
         self._spawned(self.running, launch)
+
+    async def _made(self, driver: SlowDriver, order: StartOrder) -> Running:
+        """Its runtime may be away. Once no deployment waits for it, it is no fault of its own, and no end that counts:
+        it starts as soon as the runtime is back."""
+        patience = min(ENGINE_SECONDS, PATIENT_SHARE * self.entry.start_timeout)
+        try:
+            return await driver.start(dataclasses.replace(order, patience=patience))
+        except DriverError as exc:
+            if exc.code != "E014" or not exc.retryable or not self.entry.settled:
+                raise
+            note = self._card.clean(f"{title(exc.code)}: {exc.text}")
+        self._card.set(note=note)
+        self._card.happened("InstanceStartFailed", f"{note}. It is started once its runtime is back")
+        return await driver.start(dataclasses.replace(order, patience=FOR_EVER))
 
     async def _break_off(self, running: Running) -> None:
         """Have a start that takes too long broken off and cleaned up after. Whoever cancels this leaves it to stop."""
@@ -442,15 +471,17 @@ class Supervisor:
             await asyncio.wait([keeping])
         self._readiness.forget()
         self.circuit.forget()
-        if self.running is not None:
-            await self._stop(self.running, self._card.policy.stop_timeout_seconds if timeout is None else timeout)
+        running = self.running or self._doubtful
+        if running is not None:
+            await self._stop(running, self._card.policy.stop_timeout_seconds if timeout is None else timeout)
         await self._site.records.remove(self.instance.uuid)
         self._card.note(phase=Phase.GONE, ready_at=0.0)
         self._site.gone(self.instance)
 
     async def _stop(self, running: Running, timeout: float) -> None:
         how = {STOP_SIGNAL: self._card.policy.stop_signal, STOP_TIMEOUT: f"{timeout:g}"}
-        self._card.set(phase=Phase.STOPPING, ready_at=0.0, handler={**self.instance.handler, **how})
+        known = {**self.instance.handler, **running.handler}
+        self._card.set(phase=Phase.STOPPING, ready_at=0.0, handler={**known, **how})
         await self._stopping.stop(running, timeout)
         if self._card.is_one_shot:
             await self._record_outcome("failed", None)

@@ -282,6 +282,12 @@ class Keeper:
             self._news = asyncio.get_running_loop().create_future()
         await asyncio.shield(self._news)
 
+    def engine_returned(self) -> None:
+        """A container runtime can be asked again: what waits for that need not wait any longer."""
+        for supervisor in self.supervisors():
+            if supervisor.entry.wanted.content.is_container:
+                supervisor.engine_returned()
+
     # -- what the hosts of custom services ask for (``hosts.HostSite``)
 
     def order_of(self, uuid_: str) -> CustomOrder:

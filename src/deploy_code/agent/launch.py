@@ -23,7 +23,7 @@ from deploy_code.logs.stream import LogStream
 from deploy_code.model import Content, HealthCheck, Instance, Volume, Wanted, run_hash
 
 from .placeholders import Place, Placeholders, own_values
-from .published import inner_ports
+from .published import bound_inside, inner_ports
 
 BROKEN_OFF = "broken_off"  # in the row of a custom instance: an agent died while it was being started
 _OUTSIDE = Content()  # whoever asks from this machine, and not from inside a network of containers
@@ -115,7 +115,7 @@ class Launcher:
             uuid=instance.uuid,
             revision=instance.revision,
             index=instance.index,
-            ports=instance.ports,
+            ports=bound_inside(content, instance),
         )
         fill = Placeholders(own, lambda service: self._where_is(service, content), lenient=lenient)
         if content.is_container:

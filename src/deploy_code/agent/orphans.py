@@ -1,6 +1,7 @@
 """Containers that are ours by their labels and wanted by nobody: what an agent finds that its records know nothing of.
 
-That comes of a state that was restored from a backup, or of an agent that died at the wrong moment more than once.
+That comes of an engine that went away in the middle of a start which nobody waits for any more, of one that was
+forgotten by force, or of a state that was restored from a backup. So they are looked for whenever an engine is back.
 """
 
 from __future__ import annotations

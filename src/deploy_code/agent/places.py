@@ -20,19 +20,22 @@ def seen(service: str, content: Content, instances: Iterable[Instance], by: Cont
         return Place(host, next((number for each in found for number in each.ports.values()), None))
     if by.has_own_network and _network(by) == _network(content):
         return Place(service, next((number for each in found for number in each.ports.values()), None))
-    return _from_outside(found, by)
+    engine = content.container.engine
+    is_here = engine.startswith("unix:") or (by.has_own_network and engine == by.container.engine)
+    return next((place for each in found if (place := _from_outside(each, by, is_here=is_here))), Place("", None))
 
 
 def _network(content: Content) -> tuple[str, str]:
     return content.container.engine, content.container.network.name
 
 
-def _from_outside(instances: tuple[Instance, ...], by: Content) -> Place:
-    """A published port stays the same over all revisions, so it comes before the container's own address."""
-    for each in instances:
-        for number in each.published.values():
-            return Place(HOST_NAME if by.has_own_network else LOOPBACK, number)
-    for each in instances:
-        if each.address:
-            return Place(each.address, next(iter(each.ports.values()), None))
-    return Place("", None)
+def _from_outside(instance: Instance, by: Content, *, is_here: bool) -> Place | None:
+    """Its first port: published, it stays the same over all revisions; else at the container's own address.
+
+    ``is_here``: its runtime publishes on the machine of who asks.
+    """
+    key = next(iter(instance.ports), "")
+    if key in instance.published and (is_here or instance.address):
+        own = HOST_NAME if by.has_own_network else LOOPBACK
+        return Place(own if is_here else instance.address, instance.published[key])
+    return Place(instance.address, instance.ports.get(key)) if instance.address else None

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from deploy_code.drivers.engine.order import port_key
-from deploy_code.model import Content, Policy, Port
+from deploy_code.model import Content, Instance, Policy, Port
 
 from .ports import PortBook, assign
 
@@ -28,7 +28,19 @@ def assign_numbers(uuid: str, content: Content, policy: Policy, book: PortBook, 
         return Numbers(assign(uuid, content, policy, book, kept=kept.bound), {})
     published = dict(_published(content, policy, book, kept.published))
     book.hold(uuid, published.values())
-    return Numbers({port_key(port): port.container_port or 0 for port in inner_ports(content, published)}, published)
+    return Numbers(_bound(content, published), published)
+
+
+def bound_inside(content: Content, instance: Instance) -> Mapping[str, int]:
+    """What it binds. From here it may answer at other numbers: a runtime that is elsewhere is reached by those it
+    publishes."""
+    if not content.has_own_network:
+        return instance.ports
+    return _bound(content, instance.published)
+
+
+def _bound(content: Content, published: Mapping[str, int]) -> dict[str, int]:
+    return {port_key(port): port.container_port or 0 for port in inner_ports(content, published)}
 
 
 def inner_ports(content: Content, published: Mapping[str, int]) -> tuple[Port, ...]:

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 
 from deploy_code.drivers.base import Running
 from deploy_code.drivers.custom import CHECKED, HandlerProbe
+from deploy_code.drivers.proctree import look_up
 from deploy_code.errors import DeployCodeError
 from deploy_code.health.build import RunInside
 from deploy_code.health.probes import AllProbes, Probe, port_asked
@@ -20,6 +21,7 @@ from deploy_code.model import Gate, Phase, ProbeResult
 
 from . import endings
 from .card import Card
+from .inside import ProbeInside
 from .journal import label
 from .launch import Launch
 from .prober import Judgement
@@ -92,7 +94,7 @@ class Readiness:
 
     def _probe(self, launch: Launch, running: Running) -> Probe:
         """The ordinary one; an object that says itself how it is is asked first, and what the file names after it."""
-        ordinary = launch.probe(self._card.instance, lambda: self._running is not None, self._inside(launch, running))
+        ordinary = launch.probe(self._card.instance, lambda: self._lives(running), self._inside(launch, running))
         if CHECKED not in running.handler or not self._card.is_custom:
             return ordinary
         check = launch.check
@@ -104,12 +106,22 @@ class Readiness:
         )
         return AllProbes([asked, ordinary]) if check.endpoint or check.command else asked
 
+    def _lives(self, running: Running) -> bool:
+        """A runtime may tell of an end a while after it; the kernel knows at once."""
+        if self._running is None:
+            return False
+        proc = look_up(running.pid) if running.pid else None
+        return not running.pid or (proc is not None and proc.alive and proc.start_time == running.start_time)
+
     def _inside(self, launch: Launch, running: Running) -> RunInside | None:
         """Makes the probe of a command that runs in the container."""
         if not launch.content.is_container:
             return None
         driver = self._card.site.drivers.containers.of(launch.content.container)
-        return lambda argv, timeout: driver.probe_command(running, argv, timeout=timeout)
+        return lambda argv, timeout: ProbeInside(driver.probe_command(running, argv, timeout=timeout), self._is_proven)
+
+    def _is_proven(self) -> bool:
+        return self._card.instance.gate is Gate.OPEN
 
     def _owner_check(self, probe: Probe) -> Callable[[], Awaitable[bool | None]] | None:
         """Asks whether the port that is probed is listened on by this very instance."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 
 from deploy_code.drivers.base import Running
 from deploy_code.drivers.custom import CustomDriver
-from deploy_code.errors import DeployCodeError, title
+from deploy_code.errors import DeployCodeError, DriverError, title
 from deploy_code.model import Phase
 
 from . import endings
@@ -15,6 +16,8 @@ from .card import Card
 
 RETRY_SECONDS = 2.0  # grows
 RETRY_MAX_SECONDS = 60.0
+ENGINE_SECONDS = 10.0  # a container runtime that is away for no longer is only late: most are back in five
+FORGET_SECONDS = 10.0  # on top of its time-out, for a runtime that hangs, where somebody wants it forgotten
 
 
 class Stopping:
@@ -24,21 +27,27 @@ class Stopping:
         self._card = card
         self._forget = False
         self._hurried = asyncio.Event()
+        self._asked_at = 0.0
+        self._seconds = 0.0
+        self._bound: asyncio.Timeout | None = None  # of the try that is under way
 
     def hurry(self, *, forget: bool) -> None:
         """If it could not be stopped so far, try again now. ``forget``: for the last time."""
         self._forget = self._forget or forget
+        self._asked_at = time.monotonic()
         self._hurried.set()
+        self._bind()
 
     async def stop(self, running: Running, timeout: float) -> None:
         """Returns once it is stopped or forgotten. ``timeout``: seconds for each try."""
         wait = RETRY_SECONDS
+        self._asked_at, self._seconds = time.monotonic(), timeout
         while (why := await self._try(running, timeout)) is not None:
             if self._forget:
                 await self._abandon(running, why)
                 return
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._hurried.wait(), wait)
+                await asyncio.wait_for(self._hurried.wait(), min(wait, self._patience or wait))
                 wait = RETRY_SECONDS / 2
             wait = min(2 * wait, RETRY_MAX_SECONDS)
 
@@ -46,16 +55,33 @@ class Stopping:
         """None once it is stopped, else why it is not."""
         self._hurried.clear()
         try:
-            gently = await self._card.driver.stop(running, self._card.policy.stop_signal, timeout)
+            async with asyncio.timeout(None) as self._bound:
+                self._bind()
+                gently = await self._card.driver.stop(running, self._card.policy.stop_signal, timeout)
         except DeployCodeError as exc:
             return self._failed(exc)
+        except TimeoutError:
+            return self._failed(DriverError("its runtime does not answer", code="E014"))
+        finally:
+            self._bound = None
         self._card.happened("InstanceStopped", "stopped" if gently else self._how_it_was_killed(timeout))
         return None
+
+    def _bind(self) -> None:
+        """A runtime that hangs does not keep anybody from forgetting what it runs."""
+        if self._bound is not None and self._forget and self._card.is_container:
+            self._bound.reschedule(asyncio.get_running_loop().time() + self._seconds + FORGET_SECONDS)
+
+    @property
+    def _patience(self) -> float:
+        """So long, in seconds, a container runtime may still take to come back."""
+        left = self._asked_at + ENGINE_SECONDS - time.monotonic()
+        return max(0.0, left) if self._card.is_container else 0.0
 
     def _failed(self, exc: DeployCodeError) -> str:
         """Say so, the same thing once; why it was."""
         why = self._card.clean(exc.text)
-        if exc.code == "E014" and self._card.is_custom:  # nobody can be asked: whoever waits for it must know too
+        if exc.code == "E014" and not self._patience:  # nobody can be asked: whoever waits for it must know too
             phase, note = Phase.UNKNOWN, f"{title(exc.code)}: {why}"
         else:
             phase, note = Phase.STOPPING, f"{endings.NOT_STOPPED}: {why}"
@@ -72,10 +98,10 @@ class Stopping:
 
     async def _abandon(self, running: Running, why: str) -> None:
         """It is not kept any more, whatever of it goes on."""
-        driver, killed = self._card.driver, 0
+        driver, left = self._card.driver, "Processes of it that were killed: 0"
         if isinstance(driver, CustomDriver):
-            killed = await driver.abandon(running)
+            left = f"Processes of it that were killed: {await driver.abandon(running)}"
+        elif self._card.is_container:
+            left = "Its container, if it is there, is removed when its runtime is back"
         self._card.note(note=f"forgotten, as it {endings.NOT_STOPPED}: {why}")
-        self._card.happened(
-            "InstanceForgotten", f"{self._card.instance.note} Processes of it that were killed: {killed}"
-        )
+        self._card.happened("InstanceForgotten", f"{self._card.instance.note} {left}")

@@ -153,10 +153,15 @@ def _instances(name: str, service: Data, color: bool, width: int) -> Iterator[st
         yield f"{plain(name)} r{each['revision']} #{each['index']}: " + paint(
             each["phase"], STYLES.get(each["phase"], ""), color
         )
-        image = [("image", service["image"])] if each["container"] else []
+        image = [("image", _image(service))] if each["container"] else []
         for head, text in (*image, *_facts(each)):
             line = f"  {head:<9} {plain(text)}"
             yield shorten(line, width) if width else line
+
+
+def _image(service: Data) -> str:
+    """What the file calls it, and what the revision recorded of it."""
+    return f"{service['image'] or 'built'} ({service['image_id'].removeprefix('sha256:')[:12]})"
 
 
 def _facts(instance: Data) -> Iterator[tuple[str, str]]:

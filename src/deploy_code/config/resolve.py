@@ -368,7 +368,8 @@ def _dependencies(service: ServiceConfig, config: DeploymentConfig) -> Iterator[
 
 
 def _secrets(name: str, content: Content, service: ServiceConfig, source: Source) -> tuple[str, ...]:
-    values = {**dict(source.used_in(name)), **content.env}
+    build = content.container.build
+    values = {**dict(source.used_in(name)), **content.env, **(build.args if build else {})}
     found = dict.fromkeys([*secret_values(dict(source.used_in(name))), *secret_values(values)])
     found |= dict.fromkeys(_secret_args(content.args))
     if service.health_check and "@" in service.health_check.endpoint:

@@ -11,3 +11,5 @@ class PodmanDriver(ContainerDriver):
     name = "podman"
     log_driver = "k8s-file"
     log_options = {"max-size": "10m"}  # noqa: RUF012 - as in the class above
+    fixes_mac = True
+    tells_starvation = False  # Podman 4.3 does not

@@ -180,10 +180,10 @@ class AllProbes:
 
 
 def starts_a_process(probe: Probe) -> bool:
-    """Does each call of it spawn a program?"""
+    """Does each call of it spawn a program, here or in a container?"""
     if isinstance(probe, AllProbes):
         return any(starts_a_process(part) for part in probe.parts)
-    return isinstance(probe, CommandProbe)
+    return getattr(probe, "kind", "") == CommandProbe.kind
 
 
 def only_looks_alive(probe: Probe) -> bool:

@@ -86,7 +86,7 @@ async def build(
                 story.see(line)
         inspected = await client.call("GET", f"/images/{order.tags[0]}/json")
     except EngineError as error:
-        raise story.failed(order, clean(error.message)) from error
+        raise story.failed(order, clean(error.message.strip())) from error
     except OSError as error:
         raise DriverError(
             f"{error.filename} cannot be sent to be built: {error.strerror}", code="S005", remedy="make it readable"

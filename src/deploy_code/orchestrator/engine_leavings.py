@@ -23,10 +23,10 @@ _SHORT = 19  # "sha256:" and twelve digits
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needed:
-    """What must stay. ``past``: images that only this project's past names; others are not ours to judge."""
+    """What must stay. ``images``: None where it is not known, then all do. ``past``: what this project ever used."""
 
     state: str
-    images: frozenset[str]
+    images: frozenset[str] | None
     builds: frozenset[str]
     past: frozenset[str]
 
@@ -34,9 +34,8 @@ class Needed:
 async def look(client: EngineClient, needed: Needed) -> Leavings:
     """Raises as ``EngineClient.call``."""
     containers = await client.call("GET", "/containers/json", query={"all": True})
-    own = {"filters": {"label": [f"{STATE}={needed.state}"]}}
-    volumes = (await client.call("GET", "/volumes", query=_dangling(own)))["Volumes"] or []
-    networks = await client.call("GET", "/networks", query=own)
+    volumes = await _unused(client, await ours(client, "volumes", needed.state))
+    networks = await ours(client, "networks", needed.state)
     items = [
         *_images((await list_images(client)).images, needed, _used_images(containers), client),
         *_volumes(volumes, await _volume_sizes(client) if volumes else {}, client),
@@ -45,8 +44,20 @@ async def look(client: EngineClient, needed: Needed) -> Leavings:
     return Leavings(items=tuple(items))
 
 
-def _dangling(query: dict[str, Any]) -> dict[str, Any]:
-    return {"filters": {**query["filters"], "dangling": ["true"]}}
+async def ours(client: EngineClient, kind: str, state: str) -> list[Any]:
+    """The ``volumes`` or ``networks`` of a project. The labels are looked at again: what is not ours must not go."""
+    found = await client.call("GET", f"/{kind}", query={"filters": {"label": [f"{STATE}={state}"]}})
+    listed = (found["Volumes"] or []) if kind == "volumes" else found
+    return [each for each in listed if (each.get("Labels") or {}).get(STATE) == state]
+
+
+async def _unused(client: EngineClient, volumes: list[Any]) -> list[Any]:
+    """Those that no container has. Asked for apart: Podman takes several filters for alternatives."""
+    if not volumes:
+        return []
+    found = await client.call("GET", "/volumes", query={"filters": {"dangling": ["true"]}})
+    names = {each["Name"] for each in found["Volumes"] or ()}
+    return [each for each in volumes if each["Name"] in names]
 
 
 # --------------------------------------------------------------------------------------------------------------- images
@@ -55,9 +66,9 @@ def _dangling(query: dict[str, Any]) -> dict[str, Any]:
 def _images(
     images: Collection[Image], needed: Needed, used: Collection[str], client: EngineClient
 ) -> Iterator[Leaving]:
-    for image in images:
+    for image in images if needed.images is not None else ():
         built = image.labels.get(BUILD, "") if image.labels.get(STATE) == needed.state else ""
-        if image.id in needed.images or image.id in used or (built and built in needed.builds and image.tags):
+        if image.id in (needed.images or ()) or image.id in used or (built and built in needed.builds and image.tags):
             continue
         if built and all(_is_our_tag(tag, built) for tag in image.tags):
             why = "built here, for no revision that is kept"

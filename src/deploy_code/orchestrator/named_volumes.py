@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from deploy_code.drivers.engine.order import STATE
 from deploy_code.orchestrator import engine_leavings
 from deploy_code.orchestrator.leavings import Leaving, Leavings
 from deploy_code.orchestrator.prune import endpoints_of, engines
@@ -36,8 +35,7 @@ class NamedVolumes:
         return Leavings(items=tuple(sorted(items, key=lambda item: item.name)))
 
     async def _on(self, client: EngineClient) -> list[Leaving]:
-        query = {"filters": {"label": [f"{STATE}={self._state}"]}}
-        found = (await client.call("GET", "/volumes", query=query))["Volumes"] or []
+        found = await engine_leavings.ours(client, "volumes", self._state)
         named = [str(each["Name"]) for each in found if engine_leavings.VOLUME in (each.get("Labels") or {})]
         return [
             Leaving(kind="volume", key=name, name=name, why="named in the file", engine=client.endpoint)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from deploy_code.drivers.engine.order import ENGINE
 from deploy_code.errors import CATALOGUE, DeploymentError
 from deploy_code.model import OWN_TYPES, Gate, Instance, Phase, Wanted
 from deploy_code.plan.plan import Clear, Goal, Remove, Run, Settle, Step, Update, WaitReady, Want
@@ -212,7 +213,8 @@ async def _until_left(context: Context, service: str, enough: Callable[[tuple[In
 
 
 def _raise_if_unreachable(service: str, instances: tuple[Instance, ...]) -> None:
-    """Of a custom type that nobody can run: it is told to stop as soon as somebody can, which nobody waits for."""
+    """What nobody can ask, a custom type or a runtime that is away: it is told to stop as soon as somebody can, which
+    nobody waits for."""
     for each in instances:
         code, note = _split_code(each.note)
         if each.phase is Phase.UNKNOWN and code:
@@ -220,9 +222,14 @@ def _raise_if_unreachable(service: str, instances: tuple[Instance, ...]) -> None
                 f"{service} r{each.revision} #{each.index}: {note}",
                 service=service,
                 code=code,
-                remedy="Run the program that registers the type, and it is stopped; or forget it: "
+                remedy=f"{_who_could_stop(each)}, and it is stopped; or forget it: "
                 f"`deploy-code stop --services {service} --force`",
             )
+
+
+def _who_could_stop(instance: Instance) -> str:
+    is_container = ENGINE in instance.handler
+    return "Start the container runtime" if is_container else "Run the program that registers the type"
 
 
 def _stop_bound(context: Context, service: str) -> float:

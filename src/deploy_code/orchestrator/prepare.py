@@ -48,7 +48,8 @@ class Preparation:
             return project
 
         async def work() -> Project:
-            async with self._images(book, publish, look_only=look_only) as images:
+            clean = self._host.redactor(project).clean  # builds write what they like
+            async with self._images(book, publish, look_only=look_only, clean=clean) as images:
                 return await images.settled(project, only)
 
         return await self._run(work())
@@ -71,7 +72,14 @@ class Preparation:
         if task is not None:
             task.get_loop().call_soon_threadsafe(task.cancel)
 
-    def _images(self, book: ImageBook | None, publish: Callable[[Event], None], *, look_only: bool = False) -> Images:
+    def _images(
+        self,
+        book: ImageBook | None,
+        publish: Callable[[Event], None],
+        *,
+        look_only: bool = False,
+        clean: Callable[[str], str] = str,
+    ) -> Images:
         from deploy_code.orchestrator.images import Images
 
         return Images(
@@ -81,6 +89,7 @@ class Preparation:
             known=book,
             publish=publish,
             look_only=look_only,
+            clean=clean,
         )
 
     async def _run(self, work: Coroutine[Any, Any, T]) -> T:

@@ -86,6 +86,8 @@ class Pruning:
         if not endpoints:
             return
         needed = self._needed(store, contents, staying)
+        if needed.images is None:
+            yield Leavings(warnings=("a project beside this one cannot be read: all images stay, some may be its own",))
         async with engines(self._environ) as known:
             for endpoint in endpoints:
                 try:
@@ -94,15 +96,15 @@ class Pruning:
                     yield Leavings(warnings=(f"{endpoint} was not looked at, what lies there stays: {error.message}",))
 
     def _needed(self, store: Store, contents: Contents, staying: Contents) -> Needed:
-        images = {content.container.image_id for content in staying.values()}
+        named = {content.container.image_id for content in staying.values()}
         past = {content.container.image_id for content in contents.values()} | store.image_ids()
         builds = {content.container.build.digest for content in staying.values() if content.container.build}
         others = _named_by_others(self._state)
         return Needed(
             state=self._state,
-            images=frozenset(images),
+            images=None if others is None else frozenset(named | others),
             builds=frozenset(builds),
-            past=frozenset() if others is None else frozenset(past - images - others),
+            past=frozenset(past),
         )
 
     # ------------------------------------------------------------------------------------------------------ removing

@@ -114,6 +114,8 @@ def _service(
         "uptime_seconds": _uptime(instances),
         "ports": sorted({number for each in instances for number in (each.published or each.ports).values()}),
         "image": spec.content.image if spec is not None else "",
+        "image_id": spec.content.container.image_id if spec is not None else "",
+        "image_digest": spec.content.container.image_digest if spec is not None else "",
         "one_shot": one_shot,
         "deployed": _is_deployed(spec, entry, instances, completed),
         "detail": _detail(instances, one_shot=one_shot),

@@ -83,6 +83,8 @@ def _top(writer: Writer, data: Mapping[str, Any]) -> None:
     for key in infrastructure.keys() - {"network", "orchestrator", "storage"}:
         if str(infrastructure[key]) != "Docker":
             writer.dropped("what Compose runs on is Docker's own business", ("infrastructure", key))
+    if str(infrastructure.get("network", {}).get("mode")) == "Overlay":
+        writer.dropped("Compose has a bridge, or the machine's own network", ("infrastructure", "network", "mode"))
     if "port_range" in infrastructure.get("network", {}):
         writer.dropped("ports that are not given are chosen by Docker", ("infrastructure", "network", "port_range"))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from deploy_code.config.compose.reader import Item, Reader, Text
 from deploy_code.config.compose.template import joined
+from deploy_code.config.compose.words import words_of
 
 SHELL = ("/bin/sh", "-c")
 """What Docker runs ``CMD-SHELL`` with."""
@@ -23,7 +24,7 @@ def health_of(reader: Reader, item: Item | None) -> dict[str, Any] | None:
     keys = reader.entries(item)
     if not keys:
         return None
-    test = reader.words(keys.get("test")) if _is_list(keys.get("test")) else _shell(reader, keys.get("test"))
+    test = words_of(reader, keys.get("test")) if _is_list(keys.get("test")) else _shell(reader, keys.get("test"))
     if reader.flag(keys.get("disable")) or (test and reader.value(test[0]) == "NONE"):
         return {"disabled": True}
     found: dict[str, Any] = {}

@@ -14,6 +14,7 @@ from deploy_code.config.compose.defaults import tell_defaults
 from deploy_code.config.compose.files import Files, env_values
 from deploy_code.config.compose.findings import Finding, Findings
 from deploy_code.config.compose.graph import Graph, is_active, names_of
+from deploy_code.config.compose.names import tell_names
 from deploy_code.config.compose.networks import Networks
 from deploy_code.config.compose.ports import unique_host_ports
 from deploy_code.config.compose.reader import Item, Reader
@@ -139,6 +140,7 @@ def _services(
     unique_host_ports(reader, found, {names[name]: item for name, item in items.items()})
     if found:
         tell_defaults(reader, found, top["services"])
+        tell_names(reader, items, names)
     return found
 
 

@@ -45,17 +45,17 @@ class Networks:
         item, reader = service.get("network_mode"), self._reader
         text = reader.text(item)
         value = "bridge" if text is None or item is None else reader.fixed(text)
-        if item is None or value in ("bridge", "default"):
+        if item is None or text is None or value in ("bridge", "default"):
             return "bridge"
         if value == "host":
             self._hosts[name] = item
             return "host"
         if value == "none":
-            reader.changed(_ALONE, item)
+            reader.changed(_ALONE, text)
         elif value.startswith(("service:", "container:")):
-            reader.changed(f"{value}: it has an address of its own here, and does not share that of another", item)
+            reader.changed(f"{value}: it has an address of its own here, and does not share that of another", text)
         else:
-            reader.changed(f"'{value}' is not known here: the container is in the project's network", item)
+            reader.changed(f"'{value}' is not known here: the container is in the project's network", text)
         return "bridge"
 
     def _memberships(self, service: dict[str, Item]) -> frozenset[str]:

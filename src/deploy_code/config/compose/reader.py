@@ -5,10 +5,8 @@ Whatever is of the wrong kind is a problem told once, and reads as if it were no
 
 from __future__ import annotations
 
-import os
 import re
-import shlex
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -27,12 +25,12 @@ from deploy_code.config.compose.template import (
 )
 from deploy_code.config.nodes import Entries, Items, Node, Path, Place, Scalar
 from deploy_code.config.write import AsWritten
+from deploy_code.security.redact import is_secret_name
 
 T = TypeVar("T")
 
 _RESERVED = re.compile(r"PORT(?:_\d+)?|DEPLOY_CODE_[A-Z0-9_]+")
 _UNQUOTED = re.compile(r"\$\{[A-Za-z0-9_:$.{}/+-]*\}")
-_MARK = 0xE000  # of Unicode's private use: stands for a variable while text is split into words
 _TRUE = frozenset({"true", "yes", "on", "y"})
 _FALSE = frozenset({"false", "no", "off", "n"})
 
@@ -71,11 +69,6 @@ class Text:
     def has_variables(self) -> bool:
         return any(isinstance(part, Variable) for part in self.parts)
 
-    @property
-    def literal(self) -> str:
-        """The text in it; all of it, where there are no variables."""
-        return "".join(part for part in self.parts if isinstance(part, str))
-
     def of(self, parts: Template) -> Text:
         """Another text at the same place."""
         return Text(parts, self.place, self.path)
@@ -99,13 +92,20 @@ class Reader:
     # ----------------------------------------------------------------------- telling
 
     def changed(self, message: str, item: Item | Text) -> None:
-        self.findings.changed(message, item.place, item.path)
+        self.findings.changed(self._shown(message, item), item.place, item.path)
 
     def dropped(self, message: str, item: Item | Text) -> None:
-        self.findings.dropped(message, item.place, item.path)
+        self.findings.dropped(self._shown(message, item), item.place, item.path)
 
     def problem(self, message: str, item: Item | Text, remedy: str = "") -> None:
-        self.findings.problem(message, item.place, item.path, remedy)
+        self.findings.problem(self._shown(message, item), item.place, item.path, remedy)
+
+    def _shown(self, message: str, item: Item | Text) -> str:
+        """``message`` without values of variables that are named as secrets are."""
+        for variable in variables(item.parts) if isinstance(item, Text) else ():
+            value = self.lookup(variable.name) if is_secret_name(variable.name) else None
+            message = message.replace(value, "***") if value else message
+        return message
 
     # ----------------------------------------------------------------------- kinds
 
@@ -212,7 +212,7 @@ class Reader:
         spelled = self.written(text)
         if isinstance(spelled, AsWritten) and _UNQUOTED.fullmatch(spelled):
             return AsWritten.of(spelled, plain=True)
-        self._fix(text)
+        self.freeze(text)
         return int(value)
 
     def amount(self, item: Item | None, convert: Callable[[str], T], what: str) -> T | None:
@@ -248,12 +248,18 @@ class Reader:
 
     def fixed(self, text: Text) -> str:
         """``value`` for where our file can hold no variable; says so."""
-        value = self.value(text)
-        if text.has_variables:
-            self._fix(text)
-        return value
+        if self.holds_secret(text):
+            self.problem("this would be written down, and looks like a secret", text, "write it without the variable")
+        elif text.has_variables:
+            self.freeze(text)
+        return self.value(text)
 
-    def _fix(self, text: Text) -> None:
+    def holds_secret(self, text: Text) -> bool:
+        """Does a variable have a name as secrets have? Its value is never written down."""
+        return any(is_secret_name(variable.name) for variable in variables(text.parts))
+
+    def freeze(self, text: Text) -> None:
+        """Say that variables of ``text`` are no longer variables."""
         names = ", ".join(dict.fromkeys(variable.name for variable in variables(text.parts)))
         if names:
             self.changed(f"what {names} says now is written down: no variable can stand here", text)
@@ -310,64 +316,11 @@ class Reader:
         """Cut at ``separator``, as Compose does: after filling in, if that makes a difference."""
         pieces = split(text.parts, separator)
         value = value_of(text.parts, self.lookup)
-        if [value_of(piece, self.lookup) for piece in pieces] == value.split(separator):
+        if self.holds_secret(text) or [value_of(piece, self.lookup) for piece in pieces] == value.split(separator):
             return [text.of(piece) for piece in pieces]
-        self._fix(text)
+        self.freeze(text)
         return [text.of(joined(piece)) for piece in value.split(separator)]
-
-    def words(self, item: Item | None) -> list[Text] | None:
-        """A command: a list as it is, text split as a shell would; None where there is none."""
-        if item is None or item.is_null:
-            return None
-        if not item.is_scalar:
-            return self.texts(item)
-        text = self.text(item)
-        return None if text is None else self._shell_words(text)
-
-    def _shell_words(self, text: Text) -> list[Text]:
-        held = [part for part in text.parts if isinstance(part, Variable)]
-        marks = iter(range(_MARK, _MARK + len(held)))
-        marked = "".join(part if isinstance(part, str) else chr(next(marks)) for part in text.parts)
-        try:
-            words = [text.of(_unmarked(word, held)) for word in shlex.split(marked)]
-            values = shlex.split(self.value(text))
-        except ValueError as exc:
-            self.problem(f"cannot be split into words: {exc}", text, "write a list: [program, argument]")
-            return []
-        if [value_of(word.parts, self.lookup) for word in words] == values:
-            return words
-        self._fix(text)
-        return [text.of(joined(word)) for word in values]
-
-    # ----------------------------------------------------------------------- paths
-
-    def host_path(self, text: Text) -> str | AsWritten:
-        """A path of this machine as seen from our file's folder."""
-        value = value_of(text.parts, self.lookup)
-        if value.startswith(("/", "~")):
-            return self.written(text)
-        between = os.path.relpath(self.folders[text.place.file], self.folder)
-        if not text.has_variables:
-            return self.written(text.of(joined(_relative(os.path.join(between, value)))))
-        return self.written(text if between == "." else text.of(joined(f"{between}/", text.parts)))
-
-    def absolute(self, text: Text) -> str:
-        """Where on this machine a path points to now."""
-        path = os.path.expanduser(value_of(text.parts, self.lookup))
-        return os.path.normpath(os.path.join(self.folders[text.place.file], path))
-
-
-def _relative(path: str) -> str:
-    path = os.path.normpath(path)
-    return path if path == "." or path.startswith("..") else f"./{path}"
 
 
 def _text(parts: Template) -> str:
     return "".join(part for part in parts if isinstance(part, str))
-
-
-def _unmarked(word: str, held: list[Variable]) -> Template:
-    pieces: Iterator[str | Variable] = (
-        held[ord(char) - _MARK] if 0 <= ord(char) - _MARK < len(held) else char for char in word
-    )
-    return joined(*pieces)

@@ -135,7 +135,7 @@ def restart_of(reader: Reader, service: dict[str, Item]) -> str | dict[str, Any]
     if name == "on-failure" and (not most or most.isdecimal()):
         return _on_failure(reader, item, int(most or 0))
     if value not in _RESTARTS:
-        reader.problem(f"'{value}' is no restart policy", item, "write no, always, on-failure or unless-stopped")
+        reader.problem(f"'{value}' is no restart policy", text, "write no, always, on-failure or unless-stopped")
     return _RESTARTS.get(value, "never")
 
 

@@ -8,12 +8,14 @@ from typing import Any
 
 from deploy_code.config.check import signal_name
 from deploy_code.config.compose.health import health_of
+from deploy_code.config.compose.paths import absolute, host_path
 from deploy_code.config.compose.ports import ports_of
 from deploy_code.config.compose.reader import Item, Reader, Text
 from deploy_code.config.compose.resources import replicas_of, resources_of, restart_of
 from deploy_code.config.compose.template import Variable, joined
 from deploy_code.config.compose.unsaid import BUILD, REASONS
 from deploy_code.config.compose.volumes import Volumes
+from deploy_code.config.compose.words import words_of
 
 _TEXTS = {"user": "user", "working_dir": "working_dir"}
 _FLAGS = ("read_only", "init", "privileged")
@@ -110,7 +112,7 @@ def _build(reader: Reader, item: Item | None) -> Any:
     if _REPOSITORY.search(reader.value(context)):
         reader.problem("a build needs a folder, not a repository", context, "clone it first, and name the folder")
         return None
-    found: dict[str, Any] = {"context": reader.host_path(context)}
+    found: dict[str, Any] = {"context": host_path(reader, context)}
     for key in ("dockerfile", "target"):
         text = reader.text(keys.get(key))
         if text is not None:
@@ -132,7 +134,7 @@ def _unsaid_of_build(reader: Reader, keys: dict[str, Item]) -> None:
 
 def _command(reader: Reader, keys: dict[str, Item]) -> dict[str, Any]:
     """Compose's entrypoint is our command; its command are arguments, to it or to the image's own entrypoint."""
-    entrypoint, command = reader.words(keys.get("entrypoint")), reader.words(keys.get("command"))
+    entrypoint, command = words_of(reader, keys.get("entrypoint")), words_of(reader, keys.get("command"))
     words = [reader.written(word) for word in command or ()]
     if command == []:
         reader.dropped("the image's own command cannot be left out, only replaced", keys["command"])
@@ -172,14 +174,14 @@ def _env_files(reader: Reader, item: Item | None) -> list[Any]:
         if text is None:
             reader.problem("an env_file needs its path", each)
         elif _is_there(reader, text, needed=reader.flag(keys.get("required")) or "required" not in keys):
-            found.append(reader.host_path(text))
+            found.append(host_path(reader, text))
             if "format" in keys:
                 reader.changed("read as deploy-code reads such files: ${NAME} is filled in", keys["format"])
     return found
 
 
 def _is_there(reader: Reader, text: Text, *, needed: bool) -> bool:
-    if os.path.isfile(reader.absolute(text)):
+    if os.path.isfile(absolute(reader, text)):
         if not needed:
             reader.changed("must be there from now on", text)
         return True

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from deploy_code.config.compose import amounts
+from deploy_code.config.compose.paths import absolute, host_path
 from deploy_code.config.compose.reader import Item, Reader, Text
 from deploy_code.config.compose.template import joined
 
@@ -121,7 +122,7 @@ class Volumes:
 
     def _bind(self, source: Text, target: Text, name: str = "") -> Volume:
         reader = self._reader
-        if not os.path.exists(reader.absolute(source)):
+        if not os.path.exists(absolute(reader, source)):
             reader.changed(
                 f"{reader.value(source)} is not there: Compose makes a folder, here it must be made before (S005)",
                 source,
@@ -129,7 +130,7 @@ class Volumes:
         return {
             "name": name or _slug(reader.value(target)),
             "mount_path": self._target(target),
-            "source": reader.host_path(source),
+            "source": host_path(reader, source),
         }
 
     def _anonymous(self, service: str, target: Text) -> Volume:
@@ -140,7 +141,7 @@ class Volumes:
     def _target(self, target: Text) -> Any:
         if not self._reader.value(target).startswith("/"):
             self._reader.problem(f"'{self._reader.value(target)}' is no absolute path", target)
-        return self._reader.fixed(target) if target.has_variables else self._reader.written(target)
+        return self._reader.written(target)
 
     def _long(self, service: str, item: Item) -> Volume | None:
         reader, keys = self._reader, self._reader.entries(item)
@@ -236,7 +237,7 @@ class Volumes:
         keys = reader.entries(declaration)
         file = reader.text(keys.get("file"))
         if file is not None:
-            if not os.path.exists(reader.absolute(file)):
+            if not os.path.exists(absolute(reader, file)):
                 reader.changed(f"{reader.value(file)} is not there: it must be before a deployment (S005)", file)
             return file
         for key, why in (
@@ -257,7 +258,7 @@ class Volumes:
         return {
             "name": f"{kind}-{_slug(name)}",
             "mount_path": self._target(path),
-            "source": self._reader.host_path(file),
+            "source": host_path(self._reader, file),
             "read_only": True,
         }
 

@@ -35,14 +35,15 @@ def create_body(
     log: Mapping[str, object],
     gateway: str = "",
     address: str = "",
+    mac: str = "",
     publish_all: bool = False,
     anonymous: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The body of ``POST /containers/create``.
 
     ``log``: its ``LogConfig``. ``gateway``: where a container of its network reaches this machine. ``address``: the IP
-    to ask for. ``publish_all``: every TCP port gets a number on the engine's machine. ``anonymous``: path → volume, for
-    what the image wants to keep and the order says nothing about.
+    to ask for, ``mac``: its MAC. ``publish_all``: every TCP port gets a number on the engine's machine. ``anonymous``:
+    path → volume, for what the image wants to keep and the order says nothing about.
     """
     container = order.container
     bindings = port_bindings(order, publish_all=publish_all)
@@ -66,7 +67,7 @@ def create_body(
     }
     body |= _program(order)
     if not container.shares_host:
-        body["NetworkingConfig"] = {"EndpointsConfig": {network_name(order): _endpoint(order, address)}}
+        body["NetworkingConfig"] = {"EndpointsConfig": {network_name(order): _endpoint(order, address, mac)}}
     if container.network.dns_servers:
         body["HostConfig"]["Dns"] = list(container.network.dns_servers)
     return body
@@ -166,8 +167,10 @@ def _program(order: ContainerOrder) -> dict[str, Any]:
     return found | {key: value for key, value in rest.items() if value}
 
 
-def _endpoint(order: ContainerOrder, address: str) -> dict[str, Any]:
+def _endpoint(order: ContainerOrder, address: str, mac: str) -> dict[str, Any]:
     found: dict[str, Any] = {"Aliases": aliases(order)}
+    if mac:
+        found["MacAddress"] = mac
     if address:
         found["IPAMConfig"] = {"IPv4Address": address}
     return found

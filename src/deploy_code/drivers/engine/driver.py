@@ -19,10 +19,10 @@ from deploy_code.drivers.engine.body import create_body
 from deploy_code.drivers.engine.client import EngineError, EngineGoneError
 from deploy_code.drivers.engine.endpoint import Endpoint
 from deploy_code.drivers.engine.exec import ExecProbe
-from deploy_code.drivers.engine.order import CONTAINER, INSTANCE, SERVICE, ContainerOrder
+from deploy_code.drivers.engine.order import CONTAINER, ENGINE, ENGINE_TLS, INSTANCE, LOG, SERVICE, ContainerOrder
 from deploy_code.drivers.engine.place import DRAIN_SECONDS, Place
 from deploy_code.drivers.engine.processes import first_process, processes
-from deploy_code.drivers.engine.start import ENGINE, ENGINE_TLS, LOG, Starts, running_of
+from deploy_code.drivers.engine.start import Starts, running_of
 from deploy_code.drivers.proctree import boot_id
 from deploy_code.errors import CircuitOpenError, DriverError
 from deploy_code.model import Exit
@@ -38,15 +38,26 @@ class ContainerDriver:
     """``drivers.base.SlowDriver`` for containers. One serves all engines that its orders and handlers name.
 
     ``state``: the project's state folder, absolute. ``told`` hears, in words and rarely, what concerns an engine as a
-    whole: that it was lost, that it is back. To be used from one event loop.
+    whole: that it was lost, that it is back. ``returned`` is called when an engine was reached, first or again, and
+    what runs there is known. To be used from one event loop.
     """
 
     name = "container"
     starts_slowly = True
     log_driver: ClassVar[str] = "json-file"
     log_options: ClassVar[Mapping[str, str]] = {"max-size": "10m"}
+    fixes_mac: ClassVar[bool] = False  # the engine would give a restarted container, at its old IP, another MAC
+    tells_starvation: ClassVar[bool] = True  # the engine says when memory ran out
 
-    def __init__(self, state: str, breakers: Breakers, *, told: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self,
+        state: str,
+        breakers: Breakers,
+        *,
+        told: Callable[[str], None] = lambda text: None,
+        returned: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._returned = returned
         self._state = state
         self._breakers = breakers
         self._told = told
@@ -62,7 +73,7 @@ class ContainerDriver:
     def _place(self, engine: str, tls: str) -> Place:
         place = self._places.get((engine, tls))
         if place is None:
-            place = Place(Endpoint(url=engine, tls=tls), self._state, self._breakers, self._told)
+            place = Place(Endpoint(url=engine, tls=tls), self._state, self._breakers, self._told, self._returned)
             self._places[engine, tls] = place
             self._starts[place] = Starts(place)
         place.watch.begin()
@@ -88,7 +99,13 @@ class ContainerDriver:
         assert isinstance(order, ContainerOrder)
         container = order.container
         place = self._place(container.engine, container.engine_tls)
-        return await self._starts[place].start(order, self.log_config(order))
+        running = await self._starts[place].start(order, self.log_config(order), fixes_mac=self.fixes_mac)
+        self._watch_memory(place, running)
+        return running
+
+    def _watch_memory(self, place: Place, running: Running) -> None:
+        if running.pid and not self.tells_starvation:
+            place.memory.add(running.pid, running.handler[CONTAINER])
 
     def begun(self, order: StartOrder) -> Running:
         """What stands for a start that nobody waits for any more: ``stop`` of it removes whatever came of it."""
@@ -112,6 +129,7 @@ class ContainerDriver:
         is_there = not await place.watch.tried() or place.watch.is_alive(container)
         if is_there:
             place.followers.begin(container, running.handler.get(LOG, ""))
+            self._watch_memory(place, running)
         return is_there
 
     async def find_spawned(self, uuids: Sequence[str]) -> dict[str, Running]:
@@ -169,11 +187,13 @@ class ContainerDriver:
             await self._remove_rest(running)
             return True
         place = self._place_of(running)
+        is_named = CONTAINER in running.handler
+        if not is_named and not await self._starts[place].broken_off(running.uuid):
+            return True
         try:
             await place.watch.available(0.0)
-            if CONTAINER in running.handler:
+            if is_named:
                 return await self._stop(place, running.handler[CONTAINER], name, timeout)
-            await self._starts[place].broken_off(running.uuid)
             found = await place.listed(running.uuid)
             return all([await self._stop(place, each["Id"], name, timeout) for each in found])
         except CircuitOpenError as exc:

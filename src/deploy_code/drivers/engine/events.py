@@ -16,7 +16,7 @@ from typing import Any
 
 from deploy_code.drivers.engine.client import EngineClient, EngineError, EngineGoneError
 from deploy_code.drivers.engine.order import STATE
-from deploy_code.errors import DeployCodeError
+from deploy_code.errors import CircuitOpenError, DeployCodeError
 from deploy_code.model import Exit
 
 FIRST_WAIT, LONGEST_WAIT = 0.2, 5.0  # seconds between two tries to reach an engine that is away
@@ -56,6 +56,8 @@ class EngineWatch:
         self._looks: set[asyncio.Task[None]] = set()
         self._news: asyncio.Future[None] | None = None
         self._why: EngineGoneError | None = None  # since when it is lost; None: not tried yet, or there
+        self._kind = ""  # docker | podman, as last seen
+        self._asked = asyncio.Event()  # somebody wants to know now whether it is back
         self._was_told = False
 
     # ----------------------------------------------------------------------- asking
@@ -74,7 +76,8 @@ class EngineWatch:
         return self.in_sync
 
     async def available(self, patience: float) -> None:
-        """Wait up to ``patience`` seconds for the engine; one try is always made. Raises EngineGoneError."""
+        """Wait up to ``patience`` seconds for the engine. Raises EngineGoneError."""
+        self._asked.set()
         deadline = time.monotonic() + patience
         while not await self.tried():
             why = self._why
@@ -88,7 +91,7 @@ class EngineWatch:
 
     def is_alive(self, container: str) -> bool:
         """As last seen."""
-        return container in self._alive
+        return container in self._alive and not self.has_ended(container)
 
     def is_paused(self, container: str) -> bool:
         return container in self._paused
@@ -101,6 +104,16 @@ class EngineWatch:
         """We have just started it. It may have ended already."""
         if not self.has_ended(container):
             self._alive.add(container)
+
+    def not_running(self, container: str) -> None:
+        """Somebody has seen that it has ended: that is known before the engine tells us."""
+        if not self.has_ended(container):
+            self._alive.discard(container)
+            self._look(container, Exit(at=time.time()))
+
+    def starved(self, container: str) -> None:
+        """Its memory has run out."""
+        self._starved.add(container)
 
     async def ended(self, container: str) -> Exit:
         """Wait for its end. Cancelling the wait harms nothing."""
@@ -137,8 +150,16 @@ class EngineWatch:
             except DeployCodeError as exc:
                 why = exc
             self._lost(why)
-            await asyncio.sleep(wait)
+            await self._pause(wait)
             wait = min(2 * wait, LONGEST_WAIT)
+
+    async def _pause(self, seconds: float) -> None:
+        """Until the next try is due, or somebody asks; but not at once, however many ask."""
+        self._asked.clear()
+        await asyncio.sleep(FIRST_WAIT)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds - FIRST_WAIT):
+                await self._asked.wait()
 
     def _broke(self, task: asyncio.Task[None]) -> None:
         """A bug of ours is said, and whoever asks next begins anew."""
@@ -149,8 +170,12 @@ class EngineWatch:
 
     async def _query(self) -> dict[str, object]:
         """Podman knows a die only where it is not asked for; what runs inside Docker's containers makes much noise."""
-        info = await self._client.info()
-        kinds = {"event": list(_KINDS)} if info.name == "docker" else {}
+        try:
+            self._kind = (await self._client.info()).name
+        except CircuitOpenError:  # its cool-down is not ours: the stream, which passes no breaker, ends it
+            if not self._kind:
+                raise
+        kinds = {"event": list(_KINDS)} if self._kind == "docker" else {}
         since = f"{time.time() - _OVERLAP_SECONDS:.9f}"
         return {"filters": {"type": ["container"], **self._filter, **kinds}, "since": since}
 
@@ -193,7 +218,7 @@ class EngineWatch:
         elif kind in _REMOVED:
             self._removed(container, at)
         elif kind == "oom":
-            self._starved.add(container)
+            self.starved(container)
         elif kind == "pause":
             self._paused.add(container)
         elif kind == "unpause":
@@ -228,6 +253,7 @@ class EngineWatch:
         return end
 
     def _settle(self, container: str, exit_: Exit) -> None:
+        self._forget(container)
         end = self._end(container)
         if not end.done():
             end.set_result(exit_)

@@ -8,10 +8,10 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from deploy_code.drivers.engine.client import EngineClient
+from deploy_code.drivers.engine.client import EngineClient, EngineGoneError
 from deploy_code.drivers.pidfd import kill_all
 from deploy_code.drivers.proctree import Claim, Table, look_up
-from deploy_code.errors import DeployCodeError
+from deploy_code.errors import CircuitOpenError, DeployCodeError
 from deploy_code.model import ProbeResult
 
 _DETAIL_LIMIT = 2048  # characters (model.ProbeResult)
@@ -38,11 +38,13 @@ class ExecProbe:
         self._timeout = timeout
         self._is_local = is_local
         self._text = " ".join(argv)
+        self.was_lost = False  # the last one: nobody could be asked, so it says nothing of the container
 
     async def __call__(self) -> ProbeResult:
         at, began = time.time(), time.perf_counter()
         output = bytearray()
         status: int | None = None
+        self.was_lost = False
         try:
             async with asyncio.timeout(self._timeout):
                 status = await self._run(output)
@@ -52,6 +54,7 @@ class ExecProbe:
         except TimeoutError:
             detail = _joined(f"no end within {self._timeout:g} s, killed", _printable(output))
         except DeployCodeError as exc:
+            self.was_lost = isinstance(exc, EngineGoneError | CircuitOpenError)
             detail = exc.text
         return ProbeResult(
             ok=status == 0,

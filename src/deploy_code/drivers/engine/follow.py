@@ -231,8 +231,8 @@ class _Stamps:
     def read(self, text: bytes) -> Stamp:
         """``2026-11-23T18:10:35.448376772Z``; Podman tells whole seconds. (0, 0) for anything else."""
         head, rest = text[:19], text[19:]
-        digits = rest[1:10] if rest[:1] == b"." else b""
-        zone = rest[1 + len(digits) :] if digits else rest
+        zone = rest.lstrip(b".0123456789")
+        digits = rest[1 : len(rest) - len(zone)]
         if head != self._head or zone != self._zone:
             from datetime import datetime
 
@@ -241,7 +241,7 @@ class _Stamps:
             except ValueError:
                 return 0, 0
             self._head, self._zone = head, zone
-        return self._seconds, int(digits.ljust(9, b"0")) if digits.isdigit() else 0
+        return self._seconds, int(digits[:9].ljust(9, b"0")) if digits.isdigit() else 0
 
 
 def _stamp_of(since: str) -> Stamp:
@@ -296,10 +296,14 @@ class Followers:
         if (task := self._tasks.get(container)) is not None:
             await asyncio.wait([task], timeout=timeout)
 
-    def forget(self, container: str) -> None:
-        """It was removed: nothing more can be read."""
+    async def leave(self, container: str) -> None:
+        """It is about to be removed: read no more of it."""
         if (task := self._tasks.get(container)) is not None:
             task.cancel()
+            await asyncio.wait([task])
+
+    def forget(self, container: str) -> None:
+        """It was removed."""
         self._drained.discard(container)
         _remove(self._position(container))
 

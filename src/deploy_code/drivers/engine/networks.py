@@ -78,7 +78,7 @@ class Networks:
                 f"the network {name} is there already, and it is not this project's",
                 code="E010",
                 meaning=_whose(labels),
-                remedy="name another one with infrastructure.network.name, or remove it",
+                remedy="Remove it if nobody needs it, or give this project another `name`",
             )
         return _facts(found)
 
@@ -159,5 +159,5 @@ def _not_made(name: str, cidr: str, exc: EngineError) -> DriverError:
     return DriverError(
         f"{text}: {exc.message}",
         code="E010",
-        remedy="choose a range that no other network has with infrastructure.network.cidr" if _overlap(exc) else "",
+        remedy="Choose a range that no other network has with infrastructure.network.cidr" if _overlap(exc) else "",
     )

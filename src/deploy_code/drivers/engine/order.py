@@ -15,6 +15,7 @@ from deploy_code.model import Container, Port, Volume
 PROJECT, STATE, SERVICE = "deploy-code.project", "deploy-code.state", "deploy-code.service"
 REVISION, INDEX, INSTANCE = "deploy-code.revision", "deploy-code.index", "deploy-code.instance"
 CONTAINER = "container"  # key of ``Running.handler``: the id of the container
+ENGINE, ENGINE_TLS, LOG = "engine", "engine_tls", "log"  # others: where it runs, and the file that it logs to
 VERSION, BUILD = "deploy-code.version", "deploy-code.build"
 _UNFIT = re.compile(r"[^a-zA-Z0-9_.-]")
 

@@ -6,32 +6,43 @@ import asyncio
 import os
 import zlib
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from typing import Any
 
 from deploy_code.drivers.engine.client import EngineClient, EngineError, protects
 from deploy_code.drivers.engine.endpoint import Endpoint
 from deploy_code.drivers.engine.events import EngineWatch, Listed
 from deploy_code.drivers.engine.follow import Followers
+from deploy_code.drivers.engine.memory import MemoryAlarms
 from deploy_code.drivers.engine.networks import Networks
 from deploy_code.drivers.engine.order import INSTANCE, STATE
 from deploy_code.errors import DeployCodeError
 from deploy_code.reliability.registry import Breakers
 
 STARTS_AT_ONCE = 10  # creates and starts; more make an engine slower, not faster
-DRAIN_SECONDS = 2.0  # so long after its end a container's last words are waited for
+DRAIN_SECONDS = 5.0  # so long after its end a container's last words are waited for
 _FOR_EVER = 365 * 86400.0
 
 
 class Place:
-    """One engine. Belongs to one event loop."""
+    """One engine. Belongs to one event loop. ``returned`` is called each time that all there is has been seen anew."""
 
-    def __init__(self, endpoint: Endpoint, state: str, breakers: Breakers, told: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        state: str,
+        breakers: Breakers,
+        told: Callable[[str], None],
+        returned: Callable[[], None] = lambda: None,
+    ) -> None:
         self.endpoint = endpoint
         self.state = state
         self.told = told
+        self._on_return = returned
         self.client = EngineClient(endpoint, breaker=breakers.of(protects(endpoint)))
         self.watch = EngineWatch(self.client, state, told=told, on_return=self._returned)
         self.networks = Networks(self.client)
+        self.memory = MemoryAlarms(self.watch.starved)
         self.turn = asyncio.Semaphore(STARTS_AT_ONCE)
         self.followers = Followers(
             self.client,
@@ -81,8 +92,11 @@ class Place:
 
     async def remove(self, container: str, *, drain: bool = True, with_volumes: bool = False) -> None:
         """Remove it, running or not, once all that it said is in our log. One that is not there is no error."""
+        if drain and self.watch.is_alive(container):
+            await self._kill(container)
         if drain:
             await self.followers.drained(container, DRAIN_SECONDS)
+        await self.followers.leave(container)
         try:
             query = {"force": 1, "v": int(with_volumes)}
             await self.client.call("DELETE", f"/containers/{container}", query=query)
@@ -90,7 +104,15 @@ class Place:
             if exc.status != 404 and "already in progress" not in exc.message:
                 raise
         self._leftovers.discard(container)
+        self.memory.drop(container)
         self.followers.forget(container)
+
+    async def _kill(self, container: str) -> None:
+        """End it in a way that leaves its last words readable."""
+        with suppress(EngineError, TimeoutError):
+            await self.client.call("POST", f"/containers/{container}/kill", query={"signal": "SIGKILL"})
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self.watch.ended(container)
 
     async def remove_some_day(self, container: str) -> None:
         """Remove it now, or else as soon as the engine can be asked again."""
@@ -115,6 +137,11 @@ class Place:
         self._leftovers &= now.keys()
         for container in self._leftovers:
             self.spawn(self.remove_some_day(container), f"remove {container[:12]}")
+        self._on_return()
+
+    def is_leftover(self, container: str) -> bool:
+        """Has it ended and been done with, and could not be removed so far?"""
+        return container in self._leftovers
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)
@@ -126,6 +153,7 @@ class Place:
         self.watch.close()
         self.followers.close()
         self.networks.close()
+        self.memory.close()
         for task in (*self._tasks, *self._images.values()):
             task.cancel()
         self.spawn(self.client.close(), f"close {self.client.protects}")

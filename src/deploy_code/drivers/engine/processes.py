@@ -32,18 +32,31 @@ def _membership(pid: int) -> str:
         return ""
 
 
+def memory_folder(pid: int, container: str) -> str:
+    """Where version 1 limits the container's memory; "" where it does not."""
+    if "memory" in (places := _places(pid, container)) and (top := _mounted("memory")):
+        return top + places["memory"]
+    return ""
+
+
 def _group_folder(pid: int, container: str) -> str:
     """Where the kernel shows the container's group; "" where it does not."""
+    places = _places(pid, container)
+    for controllers in (*_PREFERRED, *places):
+        if controllers in places and (top := _mounted(controllers)):
+            return top + places[controllers]
+    return ""
+
+
+def _places(pid: int, container: str) -> dict[str, str]:
+    """By controllers, the container's group in their hierarchy."""
     places = {}
     for line in _membership(pid).splitlines():
         _, controllers, path = line.split(":", 2)
         before, found, after = path.partition(container)
         if found:
             places[controllers] = before + found + after.partition("/")[0]
-    for controllers in (*_PREFERRED, *places):
-        if controllers in places and (top := _mounted(controllers)):
-            return top + places[controllers]
-    return ""
+    return places
 
 
 def _mounted(controllers: str) -> str:

@@ -51,7 +51,7 @@ def missing_source(path: str) -> DriverError:
     return DriverError(
         f"there is no {path} to mount",
         code="S005",
-        remedy='create it, or correct "source" of the volume',
+        remedy='Create it, or correct "source" of the volume',
         retryable=True,
     )
 
@@ -65,7 +65,7 @@ def _disk(text: str, order: ContainerOrder) -> DriverError | None:
     return DriverError(
         f"container {order.name} cannot be started: the engine's disk is full",
         code="E004",
-        remedy="make room, for instance with `deploy-code prune`",
+        remedy="Make room, for instance with `deploy-code prune`",
         retryable=True,
     )
 
@@ -81,7 +81,7 @@ def _image(text: str, order: ContainerOrder) -> DriverError | None:
         f"the image {order.image} is not there any more",
         code="E003",
         meaning="It was removed from the engine after it had been looked up",
-        remedy="run `deploy-code deploy`, which fetches it again",
+        remedy="Run `deploy-code deploy`, which fetches it again",
     )
 
 
@@ -92,24 +92,24 @@ def _program(text: str, order: ContainerOrder) -> DriverError | None:
         return DriverError(
             f"the image {order.image} was made for another kind of processor",
             code="E003",
-            remedy="use one that was made for this machine",
+            remedy="Use one that was made for this machine",
         )
     if "permission denied" in text and named:
         return DriverError(
             f"{program} in the image {order.image} may not be run",
-            remedy="make it executable where the image is built (chmod +x), or correct the command",
+            remedy="Make it executable where the image is built (chmod +x), or correct the command",
         )
     if "executable file not found" in text or (named and "no such file or directory" in text):
         return DriverError(
             f'there is no command "{program}" in the image {order.image}',
             code="E003",
-            remedy='correct "command": it stands in the place of the image\'s entrypoint',
+            remedy='Correct "command": it stands in the place of the image\'s entrypoint',
         )
     if "No command specified" in text or "no command or entrypoint" in text:
         return DriverError(
             f"the image {order.image} says no command, nor does the file",
             code="E003",
-            remedy='write "command" at the service',
+            remedy='Write "command" at the service',
         )
     return None
 
@@ -123,7 +123,7 @@ def _port(text: str, order: ContainerOrder) -> DriverError | None:
     return DriverError(
         f"port {port} is taken by another program",
         code="S004",
-        remedy=f"stop that program (`ss -ltnp 'sport = :{port}'` names it), or choose another host_port",
+        remedy=f"Stop that program (`ss -ltnp 'sport = :{port}'` names it), or choose another host_port",
         retryable=True,
     )
 
@@ -138,7 +138,7 @@ def _gpu(text: str, order: ContainerOrder) -> DriverError | None:
         return None
     return DriverError(
         f"container {order.name} cannot have its GPU: the engine has no driver for it",
-        remedy="install the NVIDIA Container Toolkit and restart the engine, or take gpu_count out",
+        remedy="Install the NVIDIA Container Toolkit and restart the engine, or take gpu_count out",
     )
 
 
@@ -147,7 +147,7 @@ def _user(text: str, order: ContainerOrder) -> DriverError | None:
         return None
     return DriverError(
         f'the image {order.image} knows no user "{order.user}"' if order.user else f"{order.image}: {text}",
-        remedy="use a name that its /etc/passwd holds, or a number",
+        remedy="Use a name that its /etc/passwd holds, or a number",
     )
 
 
@@ -157,7 +157,7 @@ def _capability(text: str, order: ContainerOrder) -> DriverError | None:
         return None
     return DriverError(
         f"container {order.name} cannot be started: {text}",
-        remedy='correct "cap_add" and "cap_drop": man 7 capabilities',
+        remedy='Correct "cap_add" and "cap_drop": man 7 capabilities',
     )
 
 

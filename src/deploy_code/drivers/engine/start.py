@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import os
 import time
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,17 +20,26 @@ from deploy_code.drivers.engine import refusals, volumes
 from deploy_code.drivers.engine.body import create_body, inner_port, network_name
 from deploy_code.drivers.engine.client import EngineError, EngineGoneError
 from deploy_code.drivers.engine.networks import FoundNetwork
-from deploy_code.drivers.engine.order import CONTAINER, INSTANCE, STATE, ContainerOrder, port_key
+from deploy_code.drivers.engine.order import (
+    CONTAINER,
+    ENGINE,
+    ENGINE_TLS,
+    INSTANCE,
+    LOG,
+    STATE,
+    ContainerOrder,
+    port_key,
+)
 from deploy_code.drivers.engine.place import Place
 from deploy_code.drivers.engine.processes import first_process
 from deploy_code.drivers.proctree import boot_id
 from deploy_code.errors import CircuitOpenError, DriverError
 
-ENGINE, ENGINE_TLS, LOG = "engine", "engine_tls", "log"  # keys of ``Running.handler``, next to CONTAINER
 _CALL_SECONDS = 120.0  # an engine that starts many at once takes its time over each
 _PAUSE_SECONDS = 0.2  # grows; after a call that was lost though the engine seems to be there
 _NAME_TRIES = 20  # while what had the name is being removed
 _NAME_SECONDS = 0.1
+_TRIES, _ADDRESS_TRIES, _ADDRESS_SECONDS = 5, 3, 0.2
 _NEVER = "0001-01-01"  # how the API tells a time that has not come
 
 Inspected = Mapping[str, Any]
@@ -39,6 +49,7 @@ Inspected = Mapping[str, Any]
 class _Made:
     """What the engine has made of a start so far."""
 
+    mac: str = ""  # to ask for
     container: str = ""
     broken_off: bool = False  # nobody waits for it any more
     task: asyncio.Task[Running] | None = None
@@ -51,9 +62,13 @@ class Starts:
         self._place = place
         self._under_way: dict[str, _Made] = {}
 
-    async def start(self, order: ContainerOrder, log: Mapping[str, object]) -> Running:
-        """Start it; an engine that is away is waited for. Raises DriverError."""
-        made = self._under_way[order.uuid] = _Made()
+    async def start(self, order: ContainerOrder, log: Mapping[str, object], *, fixes_mac: bool = False) -> Running:
+        """Start it; an engine that is away is waited for. Raises DriverError.
+
+        ``fixes_mac``: each of its containers gets the same MAC, so that who knows its IP need not learn anew.
+        """
+        made = self._under_way.setdefault(order.uuid, _Made())
+        made.container, made.mac = "", mac_of(order.uuid) if fixes_mac else ""
         deadline, pause = time.monotonic() + order.patience, _PAUSE_SECONDS
         while True:
             try:
@@ -61,8 +76,7 @@ class Starts:
                 running = await self._attempt(order, log, made)
             except (EngineGoneError, CircuitOpenError) as exc:
                 if time.monotonic() + pause >= deadline or not getattr(exc, "retryable", True):
-                    self._under_way.pop(order.uuid, None)
-                    raise _gone(exc) from exc
+                    raise _gone(exc) from exc  # what has come of it, if anything, is to be seen by ``broken_off``
                 await asyncio.sleep(pause)
                 pause *= 2
             except EngineError as exc:
@@ -75,14 +89,20 @@ class Starts:
                 self._under_way.pop(order.uuid, None)
                 return running
 
-    async def broken_off(self, uuid: str) -> None:
-        """Nobody waits for this start any more: returns once the engine is no longer at it."""
+    async def broken_off(self, uuid: str) -> bool:
+        """Nobody waits for this start any more: returns once the engine is no longer at it.
+
+        False where nothing can have come of it: the engine was away all the time.
+        """
         made = self._under_way.pop(uuid, None)
-        if made is not None and made.task is not None:
+        if made is None:
+            return True
+        if made.task is not None:
             made.broken_off = True
             await asyncio.wait([made.task])
             if not made.task.cancelled():
                 made.task.exception()  # whatever it was: what there is of it is looked for now
+        return made.task is not None
 
     def close(self) -> None:
         for made in self._under_way.values():
@@ -95,8 +115,9 @@ class Starts:
         """All that a start is. Once more where the network was removed, or the address is somebody else's now."""
         place, address = self._place, order.address
         if made.container and (found := await place.inspect(made.container)) and _has_run(found):
-            return await self._running(found, order)  # it was the answer that was lost
-        for _ in range(2):
+            return await self._seen(found, order)  # it was the answer that was lost
+        refused = 0
+        for _ in range(_TRIES):
             async with place.turn:
                 needs = await self._needs(order)
                 made.task = asyncio.get_running_loop().create_task(
@@ -108,7 +129,9 @@ class Starts:
                     if refusals.is_network_gone(exc):
                         place.networks.forget()
                     elif refusals.is_address_refused(exc) and address:
-                        address = ""
+                        refused += 1
+                        address = address if refused < _ADDRESS_TRIES else ""
+                        await asyncio.sleep(_ADDRESS_SECONDS)  # Podman gives it free a moment after the container
                     else:
                         raise
         raise DriverError(
@@ -137,6 +160,7 @@ class Starts:
             log=log,
             gateway=needs.network.gateway,
             address=address,
+            mac=made.mac,
             publish_all=needs.publish_all,
             anonymous=anonymous,
         )
@@ -158,7 +182,7 @@ class Starts:
         found = await place.inspect(container)
         if found is None:
             raise DriverError(f"container {order.name} was removed by somebody while it started", retryable=True)
-        return await self._running(found, order)
+        return await self._seen(found, order)
 
     async def _begin(self, container: str, made: _Made) -> None:
         if made.broken_off:
@@ -166,7 +190,7 @@ class Starts:
         await self._place.client.call("POST", f"/containers/{container}/start", timeout=_CALL_SECONDS)
 
     async def _create(self, order: ContainerOrder, body: Mapping[str, object]) -> tuple[str, bool]:
-        """Its id, and whether it runs already: an earlier start of this very instance that nobody could record."""
+        """Its id, and whether it was started already: by an earlier start of this instance that nobody could record."""
         last: EngineError | None = None
         for _ in range(_NAME_TRIES):
             try:
@@ -183,7 +207,10 @@ class Starts:
         raise refusals.in_our_words(last, order) if last is not None else AssertionError
 
     async def _make_way(self, order: ContainerOrder) -> str:
-        """What has the name goes if it is ours; its id where it is this very instance, and runs."""
+        """What has the name goes if it is ours; its id where it is this very instance, and runs.
+
+        A one-shot that has run must not run again: how it ended is all that is left to be known.
+        """
         found = await self._place.inspect(order.name)
         if found is None or found["State"]["Status"] == "removing":
             await asyncio.sleep(_NAME_SECONDS)
@@ -194,14 +221,27 @@ class Starts:
                 f"there is a container {order.name} already, and it is not this project's",
                 code="S002",
                 meaning=_whose(labels),
-                remedy=f"remove or rename it (`{order.container.runtime or 'docker'} rename`), or rename the project",
+                remedy=f"Remove or rename it (`{order.container.runtime or 'docker'} rename`), or rename the project",
             )
-        if labels.get(INSTANCE) == order.uuid and found["State"]["Running"]:
-            return str(found["Id"])
-        await self._place.remove(found["Id"])
+        container = str(found["Id"])
+        if labels.get(INSTANCE) == order.uuid and (found["State"]["Running"] or self._is_done(order, found)):
+            return container
+        await self._place.remove(container)
         return ""
 
+    def _is_done(self, order: ContainerOrder, found: Inspected) -> bool:
+        return order.one_shot and _has_run(found) and not self._place.is_leftover(str(found["Id"]))
+
     # ----------------------------------------------------------------------- what came of it
+
+    async def _seen(self, found: Inspected, order: ContainerOrder) -> Running:
+        """It was started: from here on it is watched, and its log read."""
+        place, container = self._place, str(found["Id"])
+        place.watch.started(container)
+        place.followers.begin(container, order.log_path)
+        if not found["State"]["Running"]:
+            place.watch.not_running(container)
+        return await self._running(found, order)
 
     async def _running(self, found: Inspected, order: ContainerOrder) -> Running:
         place = self._place
@@ -250,6 +290,11 @@ def running_of(
         ports=ports or {},
         published=published or {},
     )
+
+
+def mac_of(uuid: str) -> str:
+    """A MAC of an instance's own: locally administered, for one machine."""
+    return ":".join(("02", "dc", *(f"{byte:02x}" for byte in zlib.crc32(uuid.encode()).to_bytes(4))))
 
 
 def _has_run(found: Inspected) -> bool:

@@ -30,7 +30,7 @@ async def ensure_named(client: EngineClient, order: ContainerOrder) -> None:
                 f"the volume {name} is there already, and it is not this project's",
                 code="S005",
                 meaning="deploy-code writes to no data that it did not make room for",
-                remedy=f'give the volume "{volume.name}" another name, or remove that one if nobody needs it',
+                remedy=f'Give the volume "{volume.name}" another name, or remove that one if nobody needs it',
             )
 
 
