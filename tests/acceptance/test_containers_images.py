@@ -48,6 +48,14 @@ def test_an_image_is_pulled_with_the_users_credentials_which_are_shown_nowhere(
     assert "pull" not in shop.run("deploy").ok().stderr.lower(), "what is here is not fetched again"
 
 
+def test_the_digest_of_a_pulled_image_is_what_the_revision_records(shop: Harbour, registry: Registry) -> None:
+    digest = registry.push(web(1), f"{repository(shop)}:1")
+    shop.deploy({"app": page(image=f"{registry.address}/{repository(shop)}:1")}).ok()
+    app = shop.project.status("--detailed")["services"]["app"]
+    assert app["image_id"] == shop.image_of("app")
+    assert app["image_digest"] == f"{registry.address}/{repository(shop)}@{digest}"
+
+
 def test_a_rollback_returns_to_that_very_image_even_if_the_tag_has_moved(shop: Harbour, registry: Registry) -> None:
     name = f"{registry.address}/{repository(shop)}:1"
     registry.push(web(1), f"{repository(shop)}:1")

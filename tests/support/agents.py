@@ -57,18 +57,18 @@ def python(script: str, **fields: object) -> Content:
 class House:
     """One project: its state, and a platform to its agent. ``deployment`` is the one in progress."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = "shop") -> None:
         self.state = folder / "state"
         self.logs = folder / "logs"
         directories = Directories(state=str(self.state), logs=str(self.logs))
         self.store = Store.create(
             self.state,
-            name="shop",
+            name=name,
             file=str(folder / "deploy-code.yaml"),
             environment="development",
             log_dir=str(self.logs),
         )
-        self.platform = LocalPlatform(Identity(name="shop", directories=directories))
+        self.platform = LocalPlatform(Identity(name=name, directories=directories))
         self.lock = DeployLock(self.state)
         self.lock.acquire("deploy-code deploy")
         self.deployment = self.begin()

@@ -60,11 +60,19 @@ def test_a_source_that_is_not_there_is_s005_and_one_on_another_machine_cannot_be
 def test_a_subnet_that_overlaps_another_network_is_e010_with_its_name() -> None:
     facts = EngineFacts(project="shop", subnets=[Subnet("bridge", "172.17.0.0/16"), Subnet("shop-1", "10.1.2.0/24")])
     (told,) = found(facts, network=Network(name="shop-2", cidr="10.1.0.0/16"))
-    assert told.startswith("E010") and "10.1.0.0/16 overlaps 10.1.2.0/24 of the network shop-1" in told
+    assert (
+        told.startswith("E010 infrastructure.network.cidr")
+        and "10.1.0.0/16 overlaps 10.1.2.0/24 of the network shop-1" in told
+    )
     assert found(facts, network=Network(name="shop-1", cidr="10.1.2.0/24")) == [], "it is our own"
     assert found(facts, network=Network(name="shop-2", cidr="10.2.0.0/16")) == []
 
 
 def test_an_overlay_network_is_e010() -> None:
     (told,) = found(network=Network(name="shop", mode="Overlay"))
-    assert told.startswith("E010") and "cluster" in told
+    assert told.startswith("E010 infrastructure.network.mode") and "cluster" in told
+
+
+def test_a_strangers_network_of_our_name_is_e010() -> None:
+    (told,) = found(EngineFacts(project="shop", foreign_networks={"shop", "bridge"}))
+    assert told.startswith("E010") and "the network shop is there already, and it is not this project's" in told

@@ -31,6 +31,24 @@ def test_where_one_reader_stopped_the_next_goes_on(stamps: list[Stamp], stop: in
     assert left == stamps[stop:]
 
 
+@given(STAMPS, st.lists(st.integers(0, 60), max_size=4))
+def test_any_number_of_readers_may_follow_each_other(stamps: list[Stamp], stops: list[int]) -> None:
+    stamps.sort()
+    position, told = Position(), 0
+    for stop in sorted(stops):
+        counter, skip = Counter(position), position.count
+        counter._moved = -1e9
+        for stamp in asked_again(stamps, position):
+            if skip:
+                skip -= 1
+                counter.saw(stamp)
+            elif told < stop:
+                told += 1
+                counter.took(stamp)
+        position = Position(counter.position.since, counter.position.count)
+    assert asked_again(stamps, position)[position.count :] == stamps[told:]
+
+
 @given(STAMPS)
 def test_lines_out_of_order_are_never_told_twice(stamps: list[Stamp]) -> None:
     counter = Counter(Position())

@@ -78,6 +78,7 @@ class Keeper:
             share.instances, self._book.lease = self.instances, share.lease
         self._news: asyncio.Future[None] | None = None
         self._looks: set[asyncio.Future[None]] = set()
+        self._left: dict[tuple[str, int], str] = {}  # addresses of removed containers, for successors
 
     # -- what the outside asks for
 
@@ -182,7 +183,12 @@ class Keeper:
     def _create(self, entry: Entry, index: int) -> None:
         service, revision = entry.pair
         instance = Instance(
-            uuid=uuid.uuid4().hex, service=service, revision=revision, index=index, created_at=time.time()
+            uuid=uuid.uuid4().hex,
+            service=service,
+            revision=revision,
+            index=index,
+            created_at=time.time(),
+            address=self._left.pop((service, index), "") if entry.wanted.content.has_own_network else "",
         )
         predecessor = next(
             (
@@ -225,6 +231,8 @@ class Keeper:
 
     def gone(self, instance: Instance) -> None:
         left = self._supervisors.pop(instance.uuid, None)
+        if instance.address:
+            self._left[instance.service, instance.index] = instance.address
         self._book.release(instance.uuid)
         self.drivers.custom.forget(instance.uuid)
         siblings = self._by_service.get(instance.service, {})

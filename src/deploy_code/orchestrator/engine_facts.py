@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from deploy_code.drivers.engine import order as names
+from deploy_code.errors import Problem
 from deploy_code.model import Content, Network
 from deploy_code.plan.plan import Goal
 
@@ -39,6 +40,7 @@ class EngineFacts:
     named: Mapping[str, Holder] = field(default_factory=dict)
     publishers: Mapping[tuple[int, str], Holder] = field(default_factory=dict)
     subnets: Sequence[Subnet] = ()
+    foreign_networks: Collection[str] = ()  # names of those that are not this project's
 
     def publisher(self, number: int, protocol: str) -> str:
         """Which container holds this port; "" where none does."""
@@ -65,6 +67,7 @@ async def engine_facts(goals: Iterable[Goal], *, project: str, state: str) -> En
     named: dict[str, Holder] = {}
     publishers: dict[tuple[int, str], Holder] = {}
     subnets: list[Subnet] = []
+    foreign: set[str] = set()
     for url, tls in sorted(engines):
         client = EngineClient(Endpoint(url=url, tls=tls))
         try:
@@ -74,9 +77,11 @@ async def engine_facts(goals: Iterable[Goal], *, project: str, state: str) -> En
                 publishers |= dict.fromkeys(_published(found), holder)
             for network in await client.call("GET", "/networks"):
                 subnets += _subnets(network)
+                if (network.get("Labels") or {}).get(names.STATE) != state:
+                    foreign.add(str(network.get("Name", "")))
         finally:
             await client.close()
-    return EngineFacts(project=project, named=named, publishers=publishers, subnets=subnets)
+    return EngineFacts(project=project, named=named, publishers=publishers, subnets=subnets, foreign_networks=foreign)
 
 
 def _holder(container: Mapping[str, Any], state: str) -> Holder:
@@ -108,14 +113,30 @@ def container_problems(goal: Goal, facts: EngineFacts) -> Iterator[Finding]:
     content = goal.spec.content
     yield from _name_taken(goal, facts)
     yield from _missing_sources(content)
-    yield from _overlap(content.container.network, facts.subnets)
-    if content.container.network.mode == "Overlay":
-        yield (
-            "an overlay network needs a cluster, and this project runs on one machine",
-            "E010",
-            "image",
-            "set infrastructure.network.mode to Bridge or Host",
-        )
+
+
+def network_problems(goals: Iterable[Goal], facts: EngineFacts) -> Iterator[Problem]:
+    """What stands in the way of the networks that these services share; each is told once."""
+    contents = (goal.spec.content for goal in goals)
+    for network in dict.fromkeys(each.container.network for each in contents if each.is_container):
+        for message, key, remedy in (
+            *_no_cluster(network),
+            *_overlap(network, facts.subnets),
+            *_theirs(network, facts),
+        ):
+            yield Problem(message, code="E010", path=f"infrastructure.network.{key}", remedy=remedy)
+
+
+def _no_cluster(network: Network) -> Iterator[tuple[str, str, str]]:
+    if network.mode == "Overlay":
+        what = "an overlay network needs a cluster, and this project runs on one machine"
+        yield what, "mode", "set it to Bridge or Host"
+
+
+def _theirs(network: Network, facts: EngineFacts) -> Iterator[tuple[str, str, str]]:
+    if network.name in facts.foreign_networks:
+        what = f"the network {network.name} is there already, and it is not this project's; it is not touched"
+        yield what, "mode", "give this project another `name`, or remove that network"
 
 
 def _name_taken(goal: Goal, facts: EngineFacts) -> Iterator[Finding]:
@@ -144,7 +165,7 @@ def _missing_sources(content: Content) -> Iterator[Finding]:
             )
 
 
-def _overlap(network: Network, subnets: Collection[Subnet]) -> Iterator[Finding]:
+def _overlap(network: Network, subnets: Collection[Subnet]) -> Iterator[tuple[str, str, str]]:
     """Two networks with the same addresses: neither the runtime nor the kernel could tell them apart."""
     if not network.cidr:
         return
@@ -152,9 +173,8 @@ def _overlap(network: Network, subnets: Collection[Subnet]) -> Iterator[Finding]
         if other.network != network.name and _meet(network.cidr, other.cidr):
             yield (
                 f"the subnet {network.cidr} overlaps {other.cidr} of the network {other.network}",
-                "E010",
-                "image",
-                "choose another infrastructure.network.cidr, or leave it out: the runtime then finds a free one",
+                "cidr",
+                "choose another, or leave it out: the runtime then finds a free one",
             )
 
 

@@ -91,6 +91,8 @@ class Images:
         done, warnings = dict(project.services), list[str]()
         for runtime in sorted({spec.content.container.runtime for spec in specs.values()}):
             own = {name: spec for name, spec in specs.items() if spec.content.container.runtime == runtime}
+            if own.keys().isdisjoint(chosen):
+                continue  # none of them is touched, so it does not matter whether their engine is there
             found, told = await self._on_engine(runtime, own, chosen)
             done.update(found)
             warnings += told

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from deploy_code.errors import PreflightError, Problem
 from deploy_code.model import OWN_TYPES, Content, Port, ServiceSpec
-from deploy_code.orchestrator.engine_facts import EngineFacts, container_problems, is_here
+from deploy_code.orchestrator.engine_facts import EngineFacts, container_problems, is_here, network_problems
 from deploy_code.plan.plan import Goal, Plan
 
 NO_ENGINES = EngineFacts()
@@ -63,6 +63,7 @@ def preflight(
         engines=engines,
     )
     problems = [problem for goal in starting.values() for check in _CHECKS for problem in check(goal, world)]
+    problems += network_problems(starting.values(), engines)
     if problems:
         count = f"{len(problems)} problems" if len(problems) > 1 else "a problem"
         raise PreflightError(f"this machine is not ready for the deployment: {count}; nothing was changed", problems)

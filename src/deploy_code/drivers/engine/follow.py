@@ -22,6 +22,7 @@ _RECORD = 64  # bytes of the position file; one write, so it is never half old a
 _MOVE_SECONDS = 2.0  # the time from which is counted moves on so often: lines of two streams may be a bit out of order
 _MOVE_LINES = 1000  # or after so many, because they are read again at the end
 _RETRY_SECONDS = 1.0
+_HOLD_SECONDS = 0.5  # so long the rest of a line is waited for: two streams that are one log tear no lines apart
 _FORMAT = "{:<63}\n"
 
 Stamp = tuple[int, int]  # seconds since the epoch, nanoseconds
@@ -67,6 +68,10 @@ class Counter:
         if stamp >= self._since:
             self.position.count += 1
 
+    def saw(self, stamp: Stamp) -> None:
+        """A line of this time was in our log before."""
+        self._latest = max(self._latest, stamp)
+
     def _is_due(self) -> bool:
         position = self.position
         late = time.monotonic() - self._moved >= _MOVE_SECONDS
@@ -101,6 +106,8 @@ class Follower:
         self._said = ""
         self._log = self._record = -1
         self._buffer = bytearray()
+        self._held: dict[int, bytearray] = {}  # by stream: lines whose end has not come
+        self._release: asyncio.TimerHandle | None = None
         self._flushes: asyncio.Handle | None = None
         self._skip = 0
         self._counter = Counter(Position())
@@ -147,9 +154,10 @@ class Follower:
             query["since"] = self._counter.position.since
         try:
             async with self._client.frames("GET", f"/containers/{self.container}/logs", query=query) as frames:
-                async for _, line in frames:
-                    self._took(line)
+                async for stream, line in frames:
+                    self._took(stream, line)
         finally:
+            self._let_go()
             self._flush_now()
 
     async def _is_over(self) -> bool:
@@ -171,20 +179,43 @@ class Follower:
         self._record = os.open(self._position_path, flags, 0o600)
         self._log = os.open(self._log_path or os.devnull, flags | os.O_APPEND, 0o640)
 
-    def _took(self, frame: bytes) -> None:
+    def _took(self, stream: int, frame: bytes) -> None:
         if self._trouble is not None:
             raise self._trouble
         head, _, line = frame.partition(b" ")
         stamp = self._stamps.read(head)
         if self._skip and stamp >= _stamp_of(self._counter.position.since):
             self._skip -= 1
+            self._counter.saw(stamp)
             return
-        self._buffer += line
         self._counter.took(stamp)
+        self._add(stream, line)
         if len(self._buffer) >= _FLUSH_BYTES:
             self._flush_now()
         elif self._flushes is None:  # as soon as nothing more lies ready
             self._flushes = asyncio.get_running_loop().call_soon(self._flush_soon)
+
+    def _add(self, stream: int, line: bytes) -> None:
+        held = self._held.setdefault(stream, bytearray())
+        held += line
+        if line.endswith(b"\n") or len(held) >= _FLUSH_BYTES:
+            self._buffer += held
+            held.clear()
+        elif self._release is None:
+            self._release = asyncio.get_running_loop().call_later(_HOLD_SECONDS, self._let_go_and_flush)
+
+    def _let_go(self) -> None:
+        """What waits for its line's end waits no longer."""
+        if self._release is not None:
+            self._release.cancel()
+            self._release = None
+        for held in self._held.values():
+            self._buffer += held
+            held.clear()
+
+    def _let_go_and_flush(self) -> None:
+        self._let_go()
+        self._flush_soon()
 
     def _flush_soon(self) -> None:
         try:
@@ -216,6 +247,10 @@ class Follower:
             self._flushes.cancel()
             self._flushes = None
         self._buffer.clear()
+        self._held.clear()
+        if self._release is not None:
+            self._release.cancel()
+            self._release = None
         for fd in (self._log, self._record):
             if fd >= 0:
                 os.close(fd)
