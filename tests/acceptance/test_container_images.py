@@ -4,6 +4,7 @@ import uuid
 
 import pytest
 
+from support.harbour import new_name
 from support.images import Entry, Image, Layer
 from support.images_small import WEB, base, program
 
@@ -16,10 +17,21 @@ def page(text):
 
 @pytest.fixture
 def shop(make_project, engine, registry, tmp_path):
-    """A project of somebody who has logged in to the registry; what it pulled and built is removed."""
+    """A project of somebody who has logged in to the registry."""
+    yield from logged_in(make_project, engine, registry, tmp_path)
+
+
+@pytest.fixture
+def on_docker(make_project, docker, registry, tmp_path):
+    """The same on Docker, for what is alike on every engine."""
+    yield from logged_in(make_project, docker, registry, tmp_path)
+
+
+def logged_in(make_project, engine, registry, tmp_path):
+    """What it pulled and built is removed afterwards."""
     folder = registry.docker_config(tmp_path / "docker")
     env = {"DOCKER_CONFIG": str(folder), "REGISTRY_AUTH_FILE": str(folder / "config.json")}
-    made = make_project(**engine.env, **env)
+    made = make_project(new_name(), **engine.env, **env)
     made.engine, made.registry = engine, registry
     made.repository = f"shop/{uuid.uuid4().hex[:8]}"
     before = {each["Id"] for each in engine.api("GET", "/images/json")}
@@ -65,43 +77,43 @@ def test_a_rollback_returns_to_the_very_image_although_the_tag_moved_and_it_was_
     assert running_image(shop) == old.digest
 
 
-def test_a_rollback_to_an_image_that_is_gone_everywhere_changes_nothing(shop):
-    old, new = page("one" + shop.repository), page("two" + shop.repository)
-    digest = shop.registry.push(old, f"{shop.repository}:1")
-    write(shop, image=name_of(shop))
-    shop.cli("deploy").ok()
-    shop.registry.push(new, f"{shop.repository}:2")
-    write(shop, image=name_of(shop, "2"))
-    shop.cli("deploy").ok()
-    shop.engine.api("DELETE", f"/images/{old.digest}", force="1")
-    shop.registry.delete(shop.repository, digest)
-    refused = shop.cli("rollback").exits(1)
+def test_a_rollback_to_an_image_that_is_gone_everywhere_changes_nothing(on_docker):
+    old, new = page("one" + on_docker.repository), page("two" + on_docker.repository)
+    digest = on_docker.registry.push(old, f"{on_docker.repository}:1")
+    write(on_docker, image=name_of(on_docker))
+    on_docker.cli("deploy").ok()
+    on_docker.registry.push(new, f"{on_docker.repository}:2")
+    write(on_docker, image=name_of(on_docker, "2"))
+    on_docker.cli("deploy").ok()
+    on_docker.engine.api("DELETE", f"/images/{old.digest}", force="1")
+    on_docker.registry.delete(on_docker.repository, digest)
+    refused = on_docker.cli("rollback").exits(1)
     assert "E003" in refused.stderr and "revision r1 runs image" in refused.stderr
-    assert running_image(shop) == new.digest
+    assert running_image(on_docker) == new.digest
 
 
-def test_a_plan_pulls_nothing_and_says_what_will_be(shop):
-    shop.registry.push(page(shop.repository), f"{shop.repository}:1")
-    write(shop, image=name_of(shop))
-    planned = shop.cli("plan").ok()
+def test_a_plan_pulls_nothing_and_says_what_will_be(on_docker):
+    on_docker.registry.push(page(on_docker.repository), f"{on_docker.repository}:1")
+    write(on_docker, image=name_of(on_docker))
+    planned = on_docker.cli("plan").ok()
     assert "is not here yet: deploying pulls it" in planned.output
-    names = [tag for each in shop.engine.api("GET", "/images/json") for tag in each["RepoTags"] or ()]
-    assert name_of(shop) not in names
+    names = [tag for each in on_docker.engine.api("GET", "/images/json") for tag in each["RepoTags"] or ()]
+    assert name_of(on_docker) not in names
 
 
-def test_an_image_that_cannot_be_had_leaves_everything_as_it_is(shop):
-    write(shop, image="dc-test/web:1")
-    shop.cli("deploy").ok()
-    before = running_image(shop)
-    write(shop, image=name_of(shop, "missing"))
-    refused = shop.cli("deploy").exits(1)
+def test_an_image_that_cannot_be_had_leaves_everything_as_it_is(on_docker):
+    write(on_docker, image="dc-test/web:1")
+    on_docker.cli("deploy").ok()
+    before = running_image(on_docker)
+    write(on_docker, image=name_of(on_docker, "missing"))
+    refused = on_docker.cli("deploy").exits(1)
     assert (
         "E003" in refused.stderr
         and "services.web.image" in refused.stderr
-        and name_of(shop, "missing") in refused.stderr
+        and name_of(on_docker, "missing") in refused.stderr
     )
-    assert running_image(shop) == before
-    assert shop.status()["services"]["web"]["status"] == "running"
+    assert running_image(on_docker) == before
+    assert on_docker.status()["services"]["web"]["status"] == "running"
 
 
 def test_a_folder_is_built_deployed_and_built_anew_when_it_changes(shop):
@@ -121,11 +133,11 @@ def test_a_folder_is_built_deployed_and_built_anew_when_it_changes(shop):
     assert running_image(shop) == first
 
 
-def test_secrets_of_a_build_are_in_no_output(shop):
-    app = shop.folder / "app"
+def test_secrets_of_a_build_are_in_no_output(on_docker):
+    app = on_docker.folder / "app"
     app.mkdir()
     (app / "Dockerfile").write_text("FROM dc-test/busybox:1\nARG TOKEN\nRUN echo key=$TOKEN; exit 1\n")
-    write(shop, build={"context": "app", "args": {"TOKEN": "${BUILD_TOKEN}"}})
-    failed = shop.cli("deploy", "--log-level", "debug", env={"BUILD_TOKEN": "tok-4711-xyz"}).exits(1)
+    write(on_docker, build={"context": "app", "args": {"TOKEN": "${BUILD_TOKEN}"}})
+    failed = on_docker.cli("deploy", "--log-level", "debug", env={"BUILD_TOKEN": "tok-4711-xyz"}).exits(1)
     assert "key=" in failed.output
     assert "tok-4711-xyz" not in failed.output

@@ -26,7 +26,6 @@ from support.scenarios import (
     sleeper,
     states,
     text_at,
-    until,
     until_gone,
     web,
     write_program,
@@ -526,19 +525,3 @@ def test_containers_networks_and_volumes_carry_our_labels_and_composes(harbour: 
     said = harbour.engine.api("GET", f"/volumes/{volume}")["Labels"]
     assert said["com.docker.compose.volume"] == "data"
     assert harbour.name_of(harbour.containers("db")[0]) == f"{harbour.name}-db-r1-0"
-
-
-# --------------------------------------------------------------------------- strategies
-
-
-@pytest.mark.parametrize("strategy", ["RollingUpdate", "BlueGreen"])
-def test_a_container_behind_dynamic_ports_is_replaced_without_a_gap(harbour: Harbour, strategy: str) -> None:
-    """Somebody asks all the time, by name, from inside the network."""
-    ask = "while :; do wget -q -O /dev/null http://web:8080/ || echo missed; sleep 0.05; done"
-    web_ = {"replicas": 2, "strategy": strategy}
-    asker = shell(f"trap 'exit 0' TERM; ({ask}) & wait", "web")
-    harbour.deploy({"web": page(1, **web_), "asker": asker}).ok()
-    harbour.deploy({"web": page(2, **web_), "asker": asker}).ok()
-    assert harbour.running() == {"asker": 1, "web": 2}
-    assert {each["Labels"]["deploy-code.revision"] for each in harbour.containers("web")} == {"2"}
-    until(lambda: harbour.inside("asker", "wget -q -O - http://web:8080/") == "v2", "the new version")

@@ -134,13 +134,25 @@ def test_a_command_that_runs_on_after_a_new_revision_finds_it_by_name(harbour: H
     until(lambda: harbour.inside("front", "wget -q -O - http://api:8080/") == "v2", "the new revision")
 
 
+BESIDE = """
+from deploy_code.plan import WaitReady, Want
+
+def beside(change):
+    name, new = change.service, change.new
+    yield Want(id="new", service=name, revision=new.revision, replicas=new.replicas)
+    yield WaitReady(id="ready", service=name, revision=new.revision, replicas=new.replicas)
+    for old in change.stale:
+        yield Want(id=f"old-{old}", service=name, revision=old, replicas=0)
+"""
+
+
 def test_old_and_new_revision_reach_each_other_by_name(harbour: Harbour) -> None:
-    """While the new one waits at its gate the old one still runs: both have names."""
-    slow = page(
-        2, strategy="BlueGreen", health_check={"command": ["test", "-e", "/go"], "interval_seconds": 1, "retries": 60}
-    )
-    harbour.deploy({"api": page(1, strategy="BlueGreen")}).ok()
-    harbour.write({"api": slow}, deployment={"timeout_seconds": 60})
+    """A rollout that starts the new one beside the old; while that waits at its gate, both have names."""
+    harbour.project.program("ours.py", BESIDE)
+    plugins = ["./ours.py:beside"]
+    check = {"command": ["test", "-e", "/go"], "interval_seconds": 1, "retries": 60}
+    harbour.deploy({"api": page(1, strategy="beside")}, plugins=plugins).ok()
+    harbour.write({"api": page(2, strategy="beside", health_check=check)}, plugins=plugins)
     deploying = harbour.project.start("deploy")
     try:
         harbour.settled("both revisions to run", lambda: harbour.running() == {"api": 2})

@@ -97,20 +97,29 @@ def test_a_port_that_is_not_published_answers_only_at_the_containers_address(doc
     assert not answers(port)
 
 
+UDP = """\
+import socket
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+    server.bind(("", 5353))
+    while True:
+        server.sendto(b"pong", server.recvfrom(100)[1])
+"""
+
+
 def test_udp_is_published(harbour: Harbour) -> None:
     port = free_port()
-    echo = f"udpsvd 0.0.0.0 5353 echo pong & {SLEEP}"
     ports = [{"container_port": 5353, "host_port": port, "protocol": "udp"}]
-    harbour.deploy({"dns": shell(echo, ports=ports)}).ok()
+    dns = {"image": "python:3.11-slim", "command": "python3", "args": ["-c", UDP], "ports": ports}
+    harbour.deploy({"dns": dns | {"min_ready_seconds": 0.5, "stop_timeout_seconds": 1}}).ok()
     [status] = instances(harbour.project, "dns")
     assert port in status["published"].values()
 
     def pong() -> bool:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             client.settimeout(1)
-            client.sendto(b"ping\n", ("127.0.0.1", port))
+            client.sendto(b"ping", ("127.0.0.1", port))
             try:
-                return client.recv(100).strip() == b"pong"
+                return client.recv(100) == b"pong"
             except OSError:
                 return False
 

@@ -101,7 +101,7 @@ def test_a_service_that_exits_at_once_fails_long_before_its_deadline(town: Town)
 
 
 def test_a_service_that_exits_with_0_has_failed_too(town: Town) -> None:
-    told(town, town.deploy_with(program(town.bad, "exit", 0)), "E005", "bad")
+    told(town, town.deploy_with(program(town.bad, "exit", 0)), "E005", "bad", "one_shot: true")
     town.as_before()
 
 

@@ -182,7 +182,7 @@ async def test_a_container_of_ours_that_nobody_knows_is_removed_and_a_stranger_s
         await it.end_agent()
         stranger = f"{it.name}-stranger"
         for name, state in ((f"{it.name}-old-r9-0", str(it.state)), (stranger, "/elsewhere")):
-            body = {"Image": "dc-test/busybox:1", "Cmd": ["sleep", "1000"]}
+            body = {"Image": "dc-test/busybox:1", "Cmd": ["sh", "-c", SLEEP]}
             labels = {"Labels": {STATE: state, INSTANCE: uuid.uuid4().hex}}
             made = docker.api("POST", "/containers/create", body | labels, name=name)
             docker.api("POST", f"/containers/{made['Id']}/start")

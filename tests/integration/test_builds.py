@@ -182,3 +182,20 @@ async def test_an_interrupted_build_leaves_no_image_and_ends_at_once(step, conte
         async with asyncio.timeout(5):
             await task
     assert not step.made
+
+
+async def test_an_image_that_was_made_from_a_built_one_is_not_taken_for_it(docker, tmp_path, context):
+    with image_step(docker, tmp_path) as step:
+        spec = step.service("api", build=of(context))
+        done = (await step.settled(spec)).services["api"].content.container
+        holder = docker.api("POST", "/containers/create", {"Image": done.image_id, "Cmd": ["true"]})["Id"]
+        try:
+            made = docker.api("POST", "/commit", {}, container=holder, repo=f"{step.name}-mine", tag="1")["Id"]
+            step.remove(f"{step.name}-api:{done.build.digest[:12]}")  # its name alone: the holder needs the rest
+            labels = docker.api("GET", f"/images/{made}/json")["Config"]["Labels"]
+            assert labels["deploy-code.build"] == done.build.digest
+            assert (await step.settle(spec)).image_id != made
+            assert len(step.made) == 2
+        finally:
+            docker.api("DELETE", f"/containers/{holder}", force="1")
+            step.remove(f"{step.name}-mine:1")

@@ -193,6 +193,16 @@ async def test_an_interruption_between_a_recovery_and_the_deployment_is_not_lost
     assert row(project).number == 2 and row(project).status == "rolled_back"
 
 
+async def test_after_an_interruption_no_image_is_looked_for(project: ProjectFolder) -> None:
+    project.env["DOCKER_HOST"] = f"unix://{project.folder}/nobody.sock"
+    await crashed_upgrade(project)
+    write(project, {"a": {"image": "app:1"}}, infrastructure={"container_runtime": "Docker"})
+    run = engine(project)
+    run.bus.subscribe(lambda event: run.interrupt() if event.name == "DeploymentFinished" else None)
+    with pytest.raises(DeployCodeError, match=r"^E017.*before it began"):
+        await run.deploy()
+
+
 # --------------------------------------------------------------------------- recovery
 
 

@@ -4,13 +4,14 @@ import pytest
 
 from deploy_code.state.store import Store
 from support.engines import left_in_engines
+from support.harbour import new_name
 from support.pulled import image
 
 
 @pytest.fixture
 def shop(make_project, engine):
     """A project on one engine."""
-    made = make_project(**engine.env)
+    made = make_project(new_name(), **engine.env)
     made.engine = engine
     yield made
     forget(made)
@@ -19,7 +20,7 @@ def shop(make_project, engine):
 @pytest.fixture
 def on_docker(make_project, docker):
     """A project on Docker, for what is the same on every engine."""
-    made = make_project(**docker.env)
+    made = make_project(new_name(), **docker.env)
     made.engine = docker
     yield made
     forget(made)
@@ -52,7 +53,8 @@ def version(project, text, **more):
     """Deploy another version of the service that is built from the folder ``app``."""
     app = project.folder / "app"
     app.mkdir(exist_ok=True)
-    (app / "Dockerfile").write_text(f"FROM dc-test/web:1\nRUN echo {text} > /www/index.html\n")
+    (app / "page").write_text(text)
+    (app / "Dockerfile").write_text("FROM dc-test/web:1\nCOPY page /www/index.html\n")
     write(project, **more)
     project.cli("deploy").ok()
 
@@ -70,15 +72,25 @@ def recorded(project):
         return store.revisions()
 
 
-def test_old_revisions_go_with_the_images_that_were_built_for_them(shop):
-    for text in ("one", "two", "three"):
-        version(shop, text)
-    assert len(images_of(shop)) == 3
+def test_old_revisions_go_with_their_images_but_for_those_that_somebody_tagged_or_uses(shop):
+    api = shop.engine.api
+    version(shop, "one")
+    tagged = next(iter(images_of(shop)))
+    version(shop, "two")
+    used = next(iter(images_of(shop) - {tagged}))
+    version(shop, "three")
+    api("POST", f"/images/{tagged}/tag", repo="dc-test-prune/kept", tag="1")
+    holder = api("POST", "/containers/create", {"Image": used, "Cmd": ["true"]})["Id"]
+    try:
+        assert kinds(pruned(shop, "--yes")) == ["revision", "revision"]
+        assert recorded(shop) == [("api", 3)]
+        assert {tagged, used} < images_of(shop)
+    finally:
+        api("DELETE", f"/containers/{holder}", force="1")
+        api("DELETE", "/images/dc-test-prune/kept:1")
     data = pruned(shop, "--yes")
-    assert data["removed"] and kinds(data) == ["image", "image", "revision", "revision"]
-    assert data["size_bytes"] > 0
+    assert data["removed"] and kinds(data) == ["image", "image"] and data["size_bytes"] > 0
     assert len(images_of(shop)) == 1
-    assert recorded(shop) == [("api", 3)]
     assert shop.status()["services"]["api"]["status"] == "running"
     assert pruned(shop, "--yes")["items"] == []
 
@@ -92,80 +104,42 @@ def test_what_a_rollback_needs_stays_and_the_rest_is_told(on_docker):
     assert "api r1 was pruned" in on_docker.cli("rollback", "--to", "1").exits(1).stderr
 
 
-def test_nothing_goes_unasked(on_docker):
-    for text in ("one", "two"):
-        version(on_docker, text)
-    looked = pruned(on_docker, "--dry-run")
-    assert not looked["removed"] and kinds(looked) == ["image", "revision"]
-    refused = on_docker.cli("prune").exits(2)
-    assert "api r1" in refused.stderr and "--yes" in refused.stderr
-    assert len(images_of(on_docker)) == 2
-
-
-def test_an_image_that_somebody_tagged_or_uses_stays(shop):
-    api = shop.engine.api
-    version(shop, "one")
-    tagged = next(iter(images_of(shop)))
-    version(shop, "two")
-    used = next(iter(images_of(shop) - {tagged}))
-    version(shop, "three")
-    api("POST", f"/images/{tagged}/tag", repo="dc-test-prune/kept", tag="1")
-    holder = api("POST", "/containers/create", {"Image": used, "Cmd": ["true"]})["Id"]
-    try:
-        assert kinds(pruned(shop, "--yes")) == ["revision", "revision"]
-        assert {tagged, used} < images_of(shop)
-    finally:
-        api("DELETE", f"/containers/{holder}", force="1")
-        api("DELETE", "/images/dc-test-prune/kept:1", force="1")
-
-
 def test_a_pulled_image_goes_only_when_no_tag_names_it_any_more(shop, registry, tmp_path):
     folder = registry.docker_config(tmp_path / "docker")
     shop.env |= {"DOCKER_CONFIG": str(folder), "REGISTRY_AUTH_FILE": str(folder / "config.json")}
     name = f"{registry.address}/prune/{tmp_path.name.replace('_', '-').lower()}:1"
     pushed = name.partition("/")[2]
     made = [image(f"{tmp_path}{number}") for number in (1, 2)]
-    services = {"api": {"image": name, "pull": "always", "stop_signal": "SIGKILL"}}
-    for each in made:
+    pulled = {"image": name, "pull": "always", "stop_signal": "SIGKILL"}
+    for each, tagged in zip(made, ("dc-test/web:1", "dc-test/web:2"), strict=True):
         registry.push(each, pushed)
-        write(shop, services=services)
+        write(shop, services={"api": pulled, "other": {"image": tagged}})
         shop.cli("deploy").ok()
     try:
         data = pruned(shop, "--yes")
-        assert kinds(data) == ["image", "revision"]
+        assert kinds(data) == ["image", "revision", "revision"]  # dc-test/web:1 has its tag
         there = {each["Id"].removeprefix("sha256:") for each in shop.engine.api("GET", "/images/json")}
         assert made[0].digest not in there and made[1].digest in there
-        write(shop, services={"other": {"image": "dc-test/web:1"}})
-        shop.cli("deploy").ok()
-        write(shop, services={"other": {"image": "dc-test/web:2"}})
-        shop.cli("deploy").ok()
-        assert "image" not in kinds(pruned(shop, "--yes"))  # both have tags
     finally:
         shop.cli("stop", "--timeout", "5")
         shop.engine.api("DELETE", f"/images/{made[1].digest}", force="1")
 
 
-def test_networks_that_nobody_is_on_go_and_others_stay(shop):
+def test_networks_and_data_without_a_name_go_when_nobody_uses_them_and_all_else_stays(shop):
     version(shop, "one")
-    labels = {"deploy-code.state": str(shop.state)}
-    shop.engine.api("POST", "/networks/create", {"Name": f"left-{shop.folder.parent.name}", "Labels": labels})
-    assert kinds(pruned(shop, "--yes")) == ["network"]
-    assert any(left.kind == "network" for left in left_in_engines(shop.folder))
-
-
-def test_data_without_a_name_goes_when_its_container_is_gone_and_all_other_data_stays(shop):
-    version(shop, "one")
-    labels = {"deploy-code.state": str(shop.state)}
-    strange = f"strange-{shop.folder.parent.name}"
+    mark, labels = shop.folder.parent.name, {"deploy-code.state": str(shop.state)}
+    shop.engine.api("POST", "/networks/create", {"Name": f"left-{mark}", "Labels": labels})
+    strange = f"strange-{mark}"
     volumes = {
-        f"anonymous-{shop.folder.parent.name}": labels,
-        f"named-{shop.folder.parent.name}": {**labels, "com.docker.compose.volume": "data"},
+        f"anonymous-{mark}": labels,
+        f"named-{mark}": {**labels, "com.docker.compose.volume": "data"},
         strange: {"deploy-code.state": "/another/project"},
     }
     for name, own in volumes.items():
         shop.engine.api("POST", "/volumes/create", {"Name": name, "Labels": own})
     data = pruned(shop, "--yes")
-    assert [item["name"][:9] for item in data["items"]] == ["anonymous"]
+    assert [(item["kind"], item["name"][:4]) for item in data["items"]] == [("volume", "anon"), ("network", "left")]
+    assert any(left.kind == "network" for left in left_in_engines(shop.folder))  # the one that it runs on
     shop.cli("stop", "--volumes", "--yes").ok()
     assert not [left for left in left_in_engines(shop.folder) if left.kind == "volume"]
     shop.engine.api("DELETE", f"/volumes/{strange}")  # is still there
@@ -185,9 +159,14 @@ def test_code_of_old_releases_goes_too(project):
     project.cli("restart").ok()
 
 
-def test_what_is_on_an_engine_is_found_by_the_record_whatever_the_environment_says(on_docker):
+def test_nothing_goes_unasked_and_what_goes_is_found_by_the_record_whatever_the_environment_says(on_docker):
     for text in ("one", "two"):
         version(on_docker, text)
+    looked = pruned(on_docker, "--dry-run")
+    assert not looked["removed"] and kinds(looked) == ["image", "revision"]
+    refused = on_docker.cli("prune").exits(2)
+    assert "api r1" in refused.stderr and "--yes" in refused.stderr
+    assert len(images_of(on_docker)) == 2
     gone = on_docker.cli("prune", "--yes", env={"DOCKER_HOST": "unix:///tmp/no-engine-here.sock"}).ok()
     assert "image" in gone.stdout
     assert len(images_of(on_docker)) == 1
@@ -226,34 +205,23 @@ def volumes(project):
 
 def test_stop_keeps_named_volumes_unless_it_is_told(shop):
     with_data(shop)
-    assert volumes(shop) == ["shop_data"]
-    shop.cli("stop").ok()
-    assert volumes(shop) == ["shop_data"]
     refused = shop.cli("stop", "--volumes").exits(2)
-    assert "shop_data" in refused.stderr and "--yes" in refused.stderr
-    assert volumes(shop) == ["shop_data"]
+    assert f"{shop.name}_data" in refused.stderr and "--yes" in refused.stderr
+    shop.cli("stop", "--volumes", "--services", "api").exits(2)
+    assert shop.status()["services"]["api"]["status"] == "running"  # a refusal stops nothing
+    shop.cli("stop").ok()
+    assert volumes(shop) == [f"{shop.name}_data"]
     shop.cli("stop", "--volumes", "--yes").ok()
     assert volumes(shop) == []
 
 
-def test_a_refused_stop_with_volumes_stops_nothing(on_docker):
-    with_data(on_docker)
-    on_docker.cli("stop", "--volumes").exits(2)
-    on_docker.cli("stop", "--volumes", "--services", "api").exits(2)
-    assert on_docker.status()["services"]["api"]["status"] == "running"
-    on_docker.cli("stop", "--volumes", "--yes").ok()
-    assert volumes(on_docker) == []
-
-
-def test_an_image_that_another_project_needs_stays(shop, make_project):
-    version(shop, "one")
-    other = make_project("other", folder=shop.folder, **shop.engine.env)
-    other.engine = shop.engine
+def test_an_image_that_another_project_needs_stays(on_docker, make_project):
+    version(on_docker, "one")
+    other = make_project(new_name(), folder=on_docker.folder, **on_docker.engine.env)
+    other.engine = on_docker.engine
     write(other)
     other.cli("deploy").ok()  # the same folder, so the same image
     other.cli("stop").ok()
-    shop_file = shop.folder / "deploy-code.yaml"
-    version(shop, "two")
-    assert shop_file.exists()
-    assert kinds(pruned(shop, "--yes")) == ["revision"]
-    assert len(images_of(shop)) == 2
+    version(on_docker, "two")
+    assert kinds(pruned(on_docker, "--yes")) == ["revision"]
+    assert len(images_of(on_docker)) == 2

@@ -234,7 +234,7 @@ def test_what_this_program_registered_gets_no_warning(tmp_path: Path) -> None:
     [
         f"{{command: x, {CHECKED}}}",
         "{command: x, one_shot: true}",
-        f"{{image: 'x@sha256:1', {CHECKED}}}",
+        f"{{image: 'x@sha256:{'1' * 64}', {CHECKED}}}",
         f"{{image: 'host:5000/x:1.0', {CHECKED}}}",
         f"{{command: x, replicas: 2, args: ['${{PORT}}'], ports: [{{host_port: 8080}}], {CHECKED}}}",
         f"{{command: x, env: {{DB_PASSWORD: '${{P:-x}}', TOKEN_TTL: '30', SECRET_FILE: /x}}, {CHECKED}}}",

@@ -104,6 +104,7 @@ def test_a_build_makes_a_container_and_its_context_lies_beside_the_file(tmp_path
         ("{image: x, volumes: [{name: d, mount_path: /d, size_mb: 1}]}", "size_mb is that of a tmpfs"),
         ("{image: x, pull: sometimes}", "services.a.pull"),
         ("{service_type: container}", "a container needs an image (add image: name:tag, or build: folder)"),
+        ("{image: My Shop}", "services.a.image S003 image 'My Shop' is no image reference"),
     ],
 )
 def test_keys_that_cannot_mean_anything_are_errors(tmp_path: Path, service: str, said: str) -> None:

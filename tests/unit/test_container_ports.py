@@ -7,7 +7,7 @@ import pytest
 from deploy_code.agent.placeholders import Place, own_values
 from deploy_code.agent.places import seen
 from deploy_code.agent.ports import PortBook, chosen_freely, fixed_ports
-from deploy_code.agent.published import Numbers, assign_numbers, inner_ports
+from deploy_code.agent.published import Numbers, assign_numbers, bound_inside, inner_ports
 from deploy_code.model import Container, Content, Instance, Network, Policy, Port
 
 NOTHING = Numbers({}, {})
@@ -123,3 +123,21 @@ def test_a_container_of_another_engine_is_found_where_it_is_published() -> None:
 
 def test_a_container_that_is_not_there_has_no_address_for_a_process() -> None:
     assert seen("db", container(), [], PROCESS) == Place("", None)
+
+
+def test_the_first_port_is_the_one_that_is_handed_over_whatever_else_is_published() -> None:
+    found = [instance("10.0.0.2", {"9187": 9187}, p5432=5432, p9187=9187)]
+    assert seen("db", container(), found, PROCESS) == Place("10.0.0.2", 5432)
+
+
+def test_what_an_engine_elsewhere_publishes_is_found_on_that_machine() -> None:
+    found = [instance("engine.example", {"5432": 32768}, p5432=32768)]
+    assert seen("db", container(made=ELSEWHERE), found, PROCESS) == Place("engine.example", 32768)
+
+
+def test_a_container_is_told_its_own_number_where_it_is_reached_by_another() -> None:
+    """An engine that is elsewhere is reached by what it publishes."""
+    content = container(Port(container_port=5432), Port(container_port=53, protocol="udp"))
+    found = instance("127.0.0.1", {"5432": 32768}, p5432=32768)
+    assert bound_inside(content, found) == {"5432": 5432, "53/udp": 53}
+    assert bound_inside(PROCESS, found) == {"5432": 32768}

@@ -162,6 +162,13 @@ def test_a_renamed_service_hands_its_port_over_and_the_plan_says_so() -> None:
     assert "port 80/tcp passes from web to front: nobody holds it until front is ready" in plan.notes
 
 
+def test_two_services_that_had_a_directory_together_do_not_pass_it_to_each_other() -> None:
+    data = (Volume(name="data", mount_path="/data"),)
+    old = [service("fill", volumes=data), service("web", volumes=data)]
+    new = [service("fill", volumes=data, command="f2"), service("web", volumes=data, command="w2")]
+    assert not [note for note in planned(new, deployed(old)).notes if "passes from" in note]
+
+
 def test_two_services_that_swap_their_ports_both_stop_before_either_starts() -> None:
     def pair(one: int, other: int) -> list[object]:
         return [

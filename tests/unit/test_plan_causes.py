@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from deploy_code.model import Build, Container, Content, Network
+from deploy_code.model import Build, Container, Content, Network, ServiceSpec, Volume
 from deploy_code.plan.diff import content_causes
+from support.plans import deployed, planned
 
 PULLED = Content(service_type="container", image="redis:7", container=Container(runtime="docker", image_id="sha256:1"))
 BUILT = Content(
@@ -41,3 +42,27 @@ def test_where_an_image_can_be_pulled_from_is_no_cause() -> None:
 )
 def test_every_other_change_is_told_by_its_key(key: str, value: object) -> None:
     assert causes(PULLED, **{key: value}) == [f"{key} changed"]
+
+
+@pytest.mark.parametrize(
+    ("runtime", "engine", "said"),
+    [
+        ("podman", "unix:///podman.sock", "stays in docker: the other engine"),
+        ("docker", "tcp://there:2376", "stays in docker at unix:///docker.sock: the other engine"),
+    ],
+)
+def test_the_data_that_stays_in_another_engine_is_told(runtime: str, engine: str, said: str) -> None:
+    here = Container(runtime="docker", engine="unix:///docker.sock", image_id="sha256:1")
+    volumes = (Volume(name="data", mount_path="/data"), Volume(name="conf", mount_path="/conf", source="/etc/conf"))
+    old = ServiceSpec(name="db", content=replace(PULLED, container=here, volumes=volumes))
+    there = replace(here, runtime=runtime, engine=engine)
+    new = replace(old, content=replace(old.content, container=there))
+    told = [note for note in planned([new], deployed([old])).notes if "stays in" in note]
+    assert len(told) == 1 and told[0].startswith(f"db: the data in volume data {said}")
+
+
+def test_of_data_that_stays_where_it_is_nothing_is_told() -> None:
+    volumes = (Volume(name="data", mount_path="/data"),)
+    old = ServiceSpec(name="db", content=replace(PULLED, volumes=volumes))
+    new = replace(old, content=replace(old.content, image="redis:8"))
+    assert not [note for note in planned([new], deployed([old])).notes if "stays in" in note]

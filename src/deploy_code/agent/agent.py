@@ -90,7 +90,6 @@ class Agent:
         self._housekeeping = housekeeping
         keeper.watchers.add(self._server.tell)
         keeper.on_change = self._consider_ending
-        keeper.drivers.containers.on_return = self._engine_returned
         self._recovery.on_end = self._consider_ending
 
     async def run(self) -> None:
@@ -102,6 +101,7 @@ class Agent:
         await self._server.open(self._booted.listener.dup())  # ours is for whoever replaces us
         self._keeper.breakers.limit(await self._records.breaker())
         await take_over(self._keeper, await self._records.load())
+        self._look_for_orphans()
         await self._keeper.look_at_custom()
         self._server.admitted.set()
         notify("READY=1\nSTATUS=keeping what is wanted")
@@ -138,9 +138,17 @@ class Agent:
             async with asyncio.timeout(TIDY_SECONDS):
                 await self._keeper.drivers.containers.tidy()
 
+    def _look_for_orphans(self) -> None:
+        """Now, and whenever an engine is back; not before all that is known was taken over."""
+        containers = self._keeper.drivers.containers
+        containers.on_return = self._engine_returned
+        if any(containers):
+            self._engine_returned()
+
     def _engine_returned(self) -> None:
         """What could not be asked about can be; and something may run there that nobody wants any more."""
         self._keeper.engine_returned()
+        self._recovery.hurry()
         self._do(remove_orphans(self._keeper), "remove orphans")
 
     def _do(self, chore: Coroutine[Any, Any, None], name: str) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from deploy_code.drivers.base import Running, SlowDriver, StartOrder
 from deploy_code.drivers.custom import HOLDER, CustomDriver
+from deploy_code.drivers.engine.order import CONTAINER
 from deploy_code.errors import DeployCodeError, DriverError, StateError, title
 from deploy_code.model import Exit, Gate, Instance, Phase
 
@@ -43,8 +45,8 @@ _ENDED = (Phase.EXITED, Phase.FAILED, Phase.BACKOFF)
 class Supervisor:
     """One instance and the task that keeps it. Call ``begin`` once; ``retire`` or ``let_go`` ends it.
 
-    ``running``: what an adopted instance runs as. ``predecessor``: the task that removes the instance in whose place
-    this one comes; it is waited for. ``rebooted``: if it turns out to have ended, the machine's reboot was why.
+    ``running``: what an adopted instance runs as. ``predecessors``: tasks that remove the instances in whose place this
+    one comes; they are waited for. ``rebooted``: if it turns out to have ended, the machine's reboot was why.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class Supervisor:
         instance: Instance,
         *,
         running: Running | None = None,
-        predecessor: asyncio.Task[None] | None = None,
+        predecessors: Collection[asyncio.Task[None]] = (),
         rebooted: bool = False,
     ) -> None:
         self.retiring = False
@@ -64,7 +66,7 @@ class Supervisor:
         self._card = Card(site, entry, instance)
         self._readiness = Readiness(self._card)
         self._stopping = Stopping(self._card)
-        self._predecessor = predecessor
+        self._predecessors = predecessors
         self._book = RestartBook(site.chance)
         self.circuit = LoopCircuit(self._card, self._book)
         self._woken = asyncio.Event()
@@ -205,9 +207,9 @@ class Supervisor:
     # -- the life of it
 
     async def _keep(self) -> None:
-        if self._predecessor is not None:
-            await asyncio.wait([self._predecessor])
-            self._predecessor = None
+        if self._predecessors:
+            await asyncio.wait(self._predecessors)
+            self._predecessors = ()
         while True:
             if self.running is None:
                 await self._until_due()
@@ -474,9 +476,18 @@ class Supervisor:
         running = self.running or self._doubtful
         if running is not None:
             await self._stop(running, self._card.policy.stop_timeout_seconds if timeout is None else timeout)
+        elif CONTAINER in self.instance.handler:
+            await self._sweep_rest()
         await self._site.records.remove(self.instance.uuid)
         self._card.note(phase=Phase.GONE, ready_at=0.0)
         self._site.gone(self.instance)
+
+    async def _sweep_rest(self) -> None:
+        """It ended long ago; its container may lie about, as a reboot leaves it, or a runtime that was away."""
+        instance = self.instance
+        rest = Running(uuid=instance.uuid, pid=0, start_time=0, boot_id=instance.boot_id, handler=instance.handler)
+        with suppress(DeployCodeError):  # what runs against all expectation is found when its runtime is next back
+            await self._card.driver.sweep(rest)
 
     async def _stop(self, running: Running, timeout: float) -> None:
         how = {STOP_SIGNAL: self._card.policy.stop_signal, STOP_TIMEOUT: f"{timeout:g}"}

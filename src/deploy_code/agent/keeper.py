@@ -190,15 +190,9 @@ class Keeper:
             created_at=time.time(),
             address=self._left.pop((service, index), "") if entry.wanted.content.has_own_network else "",
         )
-        predecessor = next(
-            (
-                s.task
-                for s in self._of(service)
-                if s.retiring and s.instance.index == index and s.entry.pair == entry.pair
-            ),
-            None,
-        )
-        self.supervise(Supervisor(self, entry, instance, predecessor=predecessor))
+        going = [each for each in self._of(service) if each.retiring and _is_in_the_way(each, entry, index)]
+        tasks = [each.task for each in going if each.task is not None]
+        self.supervise(Supervisor(self, entry, instance, predecessors=tasks))
 
     def _kept(self, pair: Pair) -> list[Supervisor]:
         return [s for s in self._of(pair[0]) if s.entry.pair == pair and not s.retiring]
@@ -351,6 +345,14 @@ class Keeper:
         supervisor = self._supervisors.get(uuid_)
         if supervisor is not None:
             supervisor.judged(judgement)
+
+
+def _is_in_the_way(going: Supervisor, entry: Entry, index: int) -> bool:
+    """Does an instance of ``entry`` have to wait for this one? Of a container that nobody can ask about it is not known
+    whether it still writes to what they share."""
+    if going.entry.pair == entry.pair and going.instance.index == index:
+        return True
+    return going.instance.phase is Phase.UNKNOWN and going.entry.wanted.content.is_container
 
 
 def surplus(kept: list[Supervisor], wanted: int) -> list[Supervisor]:

@@ -26,6 +26,7 @@ from .journal import label
 from .launch import Launch
 from .prober import Judgement
 
+UNSEEN_SECONDS = 1.0
 STOP_FAILED_SECONDS = 60.0  # that one which is not ready cannot be stopped is told so often
 
 
@@ -57,7 +58,7 @@ class Readiness:
             probe,
             launch.check,
             born_at=card.instance.started_at,
-            min_ready=card.policy.min_ready_seconds,
+            min_ready=self._min_ready(running),
             open_gate=card.instance.phase in (Phase.READY, Phase.UNREADY),
             owner_check=self._owner_check(probe),
         )
@@ -105,6 +106,11 @@ class Readiness:
             timeout=check.timeout_seconds,
         )
         return AllProbes([asked, ordinary]) if check.endpoint or check.command else asked
+
+    def _min_ready(self, running: Running) -> float:
+        """What cannot be seen to live is given the time that its runtime may take to tell of its end."""
+        own = self._card.policy.min_ready_seconds
+        return max(own, UNSEEN_SECONDS) if self._card.is_container and not running.pid else own
 
     def _lives(self, running: Running) -> bool:
         """A runtime may tell of an end a while after it; the kernel knows at once."""

@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 import deploy_code
 from deploy_code.wire import DEPLOY_LOCK
@@ -32,8 +33,13 @@ class Recovery:
         self._running = running
         self._journal = journal
         self._task: asyncio.Task[None] | None = None
+        self._hurried = asyncio.Event()
         self.delay = float(os.environ.get("DEPLOY_CODE_RECOVERY_DELAY", DELAY_SECONDS))
         self.on_end: Callable[[], None] = lambda: None
+
+    def hurry(self) -> None:
+        """What kept the last try from its end may be there again: make the next one now."""
+        self._hurried.set()
 
     @property
     def is_busy(self) -> bool:
@@ -64,7 +70,9 @@ class Recovery:
             self._journal.happened("RecoveryEnded", f"recovery of deployment {number} ended with exit code {code}")
             if await self._running() != number:
                 return
-            await asyncio.sleep(wait)
+            self._hurried.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._hurried.wait(), wait)
             wait = min(2 * wait, BACKOFF_MAX_SECONDS)
 
     async def _abandoned(self) -> int | None:

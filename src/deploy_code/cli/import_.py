@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -71,12 +72,14 @@ def deliver(text: str, output: str | None, options: Options) -> None:
     if output is None or options.dry_run:
         write(text.rstrip("\n"))
         return
-    beside = f"{output}.new"
+    beside = f"{output}.{os.getpid()}.new"
     try:
-        with open(beside, "w", encoding="utf-8") as file:
+        with open(beside, "x", encoding="utf-8") as file:
             file.write(text)
         os.replace(beside, output)
     except OSError as error:
+        with suppress(OSError):
+            os.unlink(beside)
         raise click.UsageError(f"{output} cannot be written: {error.strerror}") from error
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CUT_SHORT = "Interrupted: what was removed is gone; prune again for the rest."
+CUT_SHORT = "Interrupted: what was removed is gone; run it again for the rest."
 
 
 @command("prune", data=True)
@@ -46,20 +46,20 @@ def prune(options: Options, yes: bool, wait: bool) -> int:
     if not is_wanted("Remove all this?", yes):
         say("Nothing was removed.", options)
         return 0
-    gone = run(pruning.remove(shown, wait=wait))
+    gone = run(pruning.remove(shown, wait=wait), cut_short=CUT_SHORT)
     say_warnings((each for each in gone.warnings if each not in shown.warnings), options)
     emit(_data(gone, removed=True), options, lambda: f"{listing(gone)}\nRemoved." if gone.items else "Nothing went.")
     return 0
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """One loop for one piece of work. Raises Interrupted after Ctrl-C."""
+def run(work: Coroutine[Any, Any, T], *, cut_short: str = "Interrupted: nothing was removed.") -> T:
+    """One loop for one piece of work. Raises Interrupted after Ctrl-C, which says ``cut_short``."""
     import asyncio
 
     try:
         return asyncio.run(work)
     except KeyboardInterrupt as stop:
-        say(CUT_SHORT)
+        say(cut_short)
         raise Interrupted from stop
 
 

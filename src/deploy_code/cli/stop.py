@@ -72,8 +72,8 @@ def _doomed(options: Options, app: App, services: tuple[str, ...], yes: bool) ->
 
 
 def _remove(options: Options, app: App, doomed: Leavings, wait: bool) -> None:
-    from deploy_code.cli.prune import run
+    from deploy_code.cli.prune import CUT_SHORT, run
 
-    gone = run(app.named_volumes().remove(doomed, wait=wait))
+    gone = run(app.named_volumes().remove(doomed, wait=wait), cut_short=CUT_SHORT)
     say_warnings(gone.warnings, options)
     say(f"Removed {', '.join(item.name for item in gone.items) or 'no volume'}.", options)

@@ -136,11 +136,23 @@ def _container(service: ServiceConfig, at: Path, report: Report) -> None:
     if not service.image and not service.build:
         remedy = "add image: name:tag, or build: folder"
         report("a container needs an image", (*at, "container_image"), remedy=remedy)
+    _image_name(service.image or "", at, report)
     for key in _OF_PROCESSES:
         if key in service.model_fields_set:
             report(f"'{key}' is for processes: a container has its image", (*at, key), remedy="remove it", key=True)
     for index, volume in enumerate(service.volumes):
         _volume(volume, (*at, "volumes", index), report)
+
+
+def _image_name(name: str, at: Path, report: Report) -> None:
+    from deploy_code.drivers.engine.reference import is_image_id, parse_reference
+
+    if not name or "${" in name or is_image_id(name):
+        return
+    try:
+        parse_reference(name)
+    except ServiceError as exc:
+        report(exc.message, (*at, "container_image"), remedy=exc.remedy)
 
 
 def _volume(volume: VolumeConfig, at: Path, report: Report) -> None:

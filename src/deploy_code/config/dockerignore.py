@@ -28,24 +28,29 @@ class Ignore:
     def __init__(self, text: str = "") -> None:
         self.patterns = tuple(_patterns(text.removeprefix("\ufeff").splitlines()))
         self._takes_back = any(pattern.keeps for pattern in self.patterns)
+        self._folders: dict[str, list[bool]] = {}  # those whose entries were asked about, so that each is matched once
 
     def leaves_out(self, path: str) -> bool:
         """Is ``path`` (relative to the context, with slashes) left out?"""
         left_out = False
-        for pattern in self.patterns:
-            if left_out == pattern.keeps and any(map(pattern.regex.fullmatch, _with_parents(path))):
+        for pattern, matches in zip(self.patterns, self._matches(path), strict=True):
+            if matches:
                 left_out = not pattern.keeps
         return left_out
+
+    def _matches(self, path: str) -> list[bool]:
+        """Whether each pattern matches ``path`` or a folder above it."""
+        folder = path.rpartition("/")[0]
+        if not folder:
+            return [bool(pattern.regex.fullmatch(path)) for pattern in self.patterns]
+        above = self._folders.get(folder)
+        if above is None:
+            above = self._folders[folder] = self._matches(folder)
+        return [held or bool(pattern.regex.fullmatch(path)) for held, pattern in zip(above, self.patterns, strict=True)]
 
     def leaves_out_all_below(self, folder: str) -> bool:
         """Is there no need to look into ``folder``?"""
         return not self._takes_back and self.leaves_out(folder)
-
-
-def _with_parents(path: str) -> Iterator[str]:
-    while path:
-        yield path
-        path = path.rpartition("/")[0]
 
 
 def _patterns(lines: Iterable[str]) -> Iterator[Pattern]:

@@ -31,7 +31,8 @@ _WORDS = {
 
 
 class ProbeNotMadeError(Exception):
-    """This machine lacks what a probe needs (open files, memory): it says nothing about the service."""
+    """Nobody could be asked: this machine lacks what a probe needs (open files, memory), or the runtime of a container
+    is away. It says nothing about the service."""
 
 
 class SelfConnectedError(ConnectionError):

@@ -72,6 +72,16 @@ def _end_of(task: asyncio.Task[None]) -> DeployCodeError | None:
     raise error
 
 
+def interrupted_before() -> DeploymentError:
+    """Before anything of the deployment was recorded."""
+    return DeploymentError(
+        "the deployment was interrupted before it began",
+        code="E017",
+        meaning="Nothing of this project was changed",
+        remedy="Run the command again",
+    )
+
+
 def interrupted() -> DeploymentError:
     return DeploymentError(
         "the deployment was interrupted",

@@ -75,6 +75,7 @@ class DeploymentRun:
         self._began = time.time()
         self._outcome = Outcome()
         self._undone = False
+        self._runtime_away = False  # so that not everything could be undone
         self._forced: set[str] = set()  # services whose gate was passed by force
         self._hooked = RolloutHooks(parts.plugins, order.plan)
         self._steps = len(order.plan.steps)  # so many positions of the trace are taken
@@ -339,8 +340,24 @@ class DeploymentRun:
             await self._undo(error)
         else:
             self.report.status = DeploymentStatus.FAILED
+            self._runtime_away |= self._going_back and undo.runtime_away(self._outcome)
         self._count()
-        await self._finish(good=False)
+        if self._runtime_away:
+            self._leave_open()
+        else:
+            await self._finish(good=False)
+
+    def _leave_open(self) -> None:
+        """What was to go back could not, because nobody could be asked: it stays recorded as running, and whoever
+        comes next, the agent above all, brings it to its end when the runtime is there again.
+        """
+        self._parts.warn(
+            f"{self._plan.kind} {self.number} stays open: a container runtime is away, and what is left to undo is "
+            "undone when it is back, by the agent or by the next command that changes something",
+            deployment=self.number,
+        )
+        self._sum_up()
+        self._publish_end()
 
     async def _tell(self, error: DeployCodeError) -> None:
         """Root cause first: everything about the failed services, before a rollback wipes it."""
@@ -388,6 +405,7 @@ class DeploymentRun:
         )
         outcome = await executor.walk()
         if outcome.failures:
+            self._runtime_away = undo.runtime_away(outcome)
             raise undo.rollback_failed(outcome)
 
     def _count(self) -> None:
@@ -422,6 +440,9 @@ class DeploymentRun:
         self._sum_up()
         finish(self._parts, self.number, self.report, good=good, wanted=self._wanted_now())
         self._parts.reservations.settle(self._wanted_now())
+        self._publish_end()
+
+    def _publish_end(self) -> None:
         self._parts.publish(
             DeploymentFinished(
                 deployment=self.number,

@@ -12,11 +12,11 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from deploy_code.errors import ConfigError, ServiceError
+from deploy_code.errors import ConfigError, DeploymentError, ServiceError
 from deploy_code.events import Bus
 from deploy_code.model import Drift, Project, Settings
 from deploy_code.orchestrator import targets
-from deploy_code.orchestrator.brake import interrupted
+from deploy_code.orchestrator.brake import interrupted_before
 from deploy_code.orchestrator.deployment import DeploymentRun, Order
 from deploy_code.orchestrator.drift import drifts_of, read_drift
 from deploy_code.orchestrator.engine_facts import engine_facts
@@ -95,6 +95,7 @@ class Engine:
             project, plan = await self._plan(project, known, make, services, skipped)
             return _planned(plan, project.warnings)
         async with self._session(project, known) as parts:
+            self._heed()
             project = await self._preparation.settled(project, only=services, book=parts.store, publish=parts.publish)
             return await self._deploy(parts, project, known, make(project), skipped)
 
@@ -116,7 +117,9 @@ class Engine:
         """
         if not self._host.has_state():
             return None
-        return await self._recorded(lambda _, now: targets.stop(self._name, now, services), stop_timeout=timeout)
+        return await self._recorded(
+            lambda _, now: targets.stop(self._name, now, services), stop_timeout=timeout, stopping=True
+        )
 
     async def restart(self, services: Sequence[str] | None = None) -> DeploymentReport:
         """Recreate services at their revision, in dependency order, gated; the others are left alone."""
@@ -157,7 +160,7 @@ class Engine:
 
     @asynccontextmanager
     async def _session(
-        self, project: Project | None, known: Registered | None, *, recover: bool = True
+        self, project: Project | None, known: Registered | None, *, recover: bool = True, stopping: bool = False
     ) -> AsyncIterator[Parts]:
         """Everything open and locked, and whatever was interrupted before brought to its end."""
         self._asked_to_end = False
@@ -167,20 +170,39 @@ class Engine:
             row = parts.store.running_deployment() if recover else None
             if row is not None:
                 await self._finish_interrupted(parts, row)
+                await self._nothing_open(parts, stopping=stopping)
             yield parts
+
+    async def _nothing_open(self, parts: Parts, *, stopping: bool) -> None:
+        """What cannot be brought to its end now keeps everything from being changed, but not from being stopped."""
+        row = parts.store.running_deployment()
+        if row is None:
+            return
+        if stopping:
+            await leave(parts, row)
+            return
+        raise DeploymentError(
+            f"{row.kind} {row.number} is not brought to its end yet: a container runtime is away",
+            code="E014",
+            remedy="Start the runtime; the agent goes on by itself then. `deploy-code stop` works all the same",
+        )
 
     async def _finish_interrupted(self, parts: Parts, row: DeploymentRow, *, resume: bool = False) -> DeploymentReport:
         run = await recovery(parts, row, resume=resume, known=self._known, config=self._host.config)
         return await leave(parts, row) if run is None else await self._carry_out(run)
 
     async def _carry_out(self, run: DeploymentRun) -> DeploymentReport:
-        if self._asked_to_end:
-            raise interrupted()  # between the recovery of another deployment and this one
+        self._heed()
         self._run = run
         try:
             return await run.run()
         finally:
             self._run = None
+
+    def _heed(self) -> None:
+        """An interruption may come while nothing is under way, as after the recovery of another deployment."""
+        if self._asked_to_end:
+            raise interrupted_before()
 
     @property
     def _name(self) -> str:
@@ -217,11 +239,13 @@ class Engine:
         await self._preflight(parts, order)
         return await self._execute(parts, order)
 
-    async def _recorded(self, make: FromRecord, *, stop_timeout: float | None = None) -> DeploymentReport:
+    async def _recorded(
+        self, make: FromRecord, *, stop_timeout: float | None = None, stopping: bool = False
+    ) -> DeploymentReport:
         """An operation on what was deployed before; it needs no file."""
         if self._host.options.dry_run:
             return self._preview(make)
-        async with self._session(None, None) as parts:
+        async with self._session(None, None, stopping=stopping) as parts:
             store = parts.store
             last = store.last_deployment()
             target = make(store, goals(store, store.current_map()))
@@ -229,6 +253,7 @@ class Engine:
             order = replace(order, stop_timeout=stop_timeout, root=self._host.root())
             parts.warnings.extend(order.plan.warnings)
             await self._preflight(parts, order)
+            self._heed()
             await self._preparation.present(starts(order.plan).values(), book=parts.store, publish=parts.publish)
             return await self._execute(parts, order)
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from deploy_code.drivers.engine.errors import EngineError
 from deploy_code.drivers.engine.order import BUILD, STATE
 from deploy_code.errors import DeployCodeError
-from deploy_code.orchestrator.image_list import Image, list_images
+from deploy_code.orchestrator.image_list import Image, is_build_tag, list_images
 from deploy_code.orchestrator.leavings import Leaving, Leavings
 
 if TYPE_CHECKING:
     from deploy_code.drivers.engine.client import EngineClient
 
 VOLUME = "com.docker.compose.volume"  # on volumes that have a name in the file
-_IN_USE = (403, 409)
+_IN_USE, _GONE = (403, 409), 404
 _SHORT = 19  # "sha256:" and twelve digits
 
 
@@ -70,7 +70,7 @@ def _images(
         built = image.labels.get(BUILD, "") if image.labels.get(STATE) == needed.state else ""
         if image.id in (needed.images or ()) or image.id in used or (built and built in needed.builds and image.tags):
             continue
-        if built and all(_is_our_tag(tag, built) for tag in image.tags):
+        if built and all(is_build_tag(tag, built) for tag in image.tags):
             why = "built here, for no revision that is kept"
         elif image.id in needed.past and not image.tags:
             why = "no tag names it, and no revision that is kept"
@@ -87,19 +87,19 @@ def _images(
         )
 
 
-def _is_our_tag(tag: str, digest: str) -> bool:
-    """The name that ``image_name`` gives; one that the file or a person gave is theirs."""
-    return tag.rpartition(":")[2] == digest[:12]
-
-
 def _used_images(containers: Collection[Any]) -> set[str]:
     ids = {str(each.get("ImageID") or "") for each in containers}
     return {key if key.startswith("sha256:") else f"sha256:{key}" for key in ids}
 
 
 async def _remove_image(client: EngineClient, item: Leaving) -> None:
+    """By its names: one that it gets meanwhile keeps it."""
     for name in item.tags or (item.key,):
-        await client.call("DELETE", f"/images/{name}", timeout=300.0)
+        try:
+            await client.call("DELETE", f"/images/{name}", timeout=300.0)
+        except EngineError as error:
+            if error.status != _GONE:
+                raise
 
 
 # ------------------------------------------------------------------------------------------------- volumes and networks
@@ -149,7 +149,7 @@ async def remove(client: EngineClient, item: Leaving) -> str:
         else:
             await client.call("DELETE", f"/{item.kind}s/{item.key}")
     except EngineError as error:
-        if error.status == 404:
+        if error.status == _GONE:
             return ""
         used = " (somebody uses it again)" if error.status in _IN_USE else ""
         return f"{item.kind} {item.name} stays{used}: {error.message}"

@@ -148,18 +148,31 @@ def _remedies(
     parts: Parts, service: str, error: DeployCodeError, instance: Instance | None, listening: tuple[str, ...] = ()
 ) -> list[str]:
     found = [error.remedy] if error.remedy else []
-    ports = {str(number) for number in instance.ports.values()} if instance else set()
-    elsewhere = [each for each in listening if each.rpartition(":")[2] not in ports]
-    if error.code == "E006" and ports and elsewhere and len(elsewhere) == len(listening):
-        found.append(
-            f"{service} listens on {', '.join(elsewhere)}, but is expected on port {', '.join(sorted(ports))}: "
-            "let it take its port from ${PORT}, or correct `ports`"
-        )
+    if error.code == "E006" and instance is not None:
+        found.extend(_about_ports(service, instance, listening))
     if instance is not None and instance.exit is not None and instance.exit.out_of_memory:
         found.append(f"Raise services.{service}.resources.memory_mb, or let {service} need less memory")
+    if error.code == "E005" and instance is not None and instance.exit is not None and instance.exit.code == 0:
+        found.append(f"If {service} is meant to run to its end: write services.{service}.one_shot: true")
     if instance is not None:
         found.append(f"See more of its log: {_command(parts, 'logs', service)}")
     return found
+
+
+def _about_ports(service: str, instance: Instance, listening: tuple[str, ...]) -> Iterator[str]:
+    """Where it listens, if nobody can find it there. A container binds what its image makes it bind."""
+    is_inside = bool(instance.address)
+    ports = {str(number) for number in instance.ports.values()}
+    if ports and listening and not any(each.rpartition(":")[2] in ports for each in listening):
+        remedy = "correct `ports`" if is_inside else "let it take its port from ${PORT}, or correct `ports`"
+        where = f"{', '.join(listening)}, but is expected on port {', '.join(sorted(ports))}"
+        yield f"{service} listens on {where}: {remedy}"
+    elif is_inside and listening and all(map(_is_loopback, listening)):
+        yield f"{service} listens on the loopback of its container only, where nobody reaches it: have it bind 0.0.0.0"
+
+
+def _is_loopback(listening: str) -> bool:
+    return listening.partition(" ")[2].startswith(("127.", "[::1]"))
 
 
 def _command(parts: Parts, *words: str) -> str:

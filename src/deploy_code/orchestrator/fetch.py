@@ -55,7 +55,8 @@ class Need:
             yield f"{service}: image {self.name} is pulled again by each deploy: it may be another one then"
 
     def problem(self, error: DeployCodeError) -> Problem:
-        return Problem(error.message, code=error.code, path=f"services.{self.spec.name}.image", remedy=error.remedy)
+        key = "build" if self.way == "build" else "image"
+        return Problem(error.message, code=error.code, path=f"services.{self.spec.name}.{key}", remedy=error.remedy)
 
 
 @dataclass(slots=True)

@@ -44,7 +44,7 @@ class ImageList:
         self._by_id = {image.id: image for image in images}
         self._by_tag = {tag: image for image in images for tag in image.tags}
         self._by_digest = {_digest_name(text): image for image in images for text in image.digests}
-        self._by_build = {image.labels[BUILD]: image for image in images if image.labels.get(BUILD)}
+        self._by_build = {image.labels[BUILD]: image for image in images if _is_built(image)}
 
     def with_id(self, image_id: str) -> Image | None:
         return self._by_id.get(image_id if ":" in image_id else f"sha256:{image_id}")
@@ -54,7 +54,7 @@ class ImageList:
         return self._by_build.get(digest)
 
     def find(self, text: str) -> Image | None:
-        """What the engine would take for ``text``: an ID, a digest, or a tag; Podman looks at its own ones first."""
+        """What ``text`` names here: an ID, a digest, or a tag; a short name may also be one of Podman's own."""
         if is_image_id(text):
             return self.with_id(text)
         reference = parse_reference(text)
@@ -64,6 +64,17 @@ class ImageList:
         if found is None and not text.startswith(reference.domain):
             found = self._by_tag.get(f"{LOCALHOST}/{reference.familiar}")
         return found
+
+
+def is_build_tag(tag: str, digest: str) -> bool:
+    """Is it the name that a build of this digest gives (``order.image_name``)? What files and people give is theirs."""
+    return tag.rpartition(":")[2] == digest[:12]
+
+
+def _is_built(image: Image) -> bool:
+    """By its name too: whatever is made from a built image inherits its labels."""
+    digest = image.labels.get(BUILD, "")
+    return bool(digest) and any(is_build_tag(tag, digest) for tag in image.tags)
 
 
 async def list_images(client: EngineClient) -> ImageList:

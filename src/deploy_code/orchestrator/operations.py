@@ -218,18 +218,14 @@ def _raise_if_unreachable(service: str, instances: tuple[Instance, ...]) -> None
     for each in instances:
         code, note = _split_code(each.note)
         if each.phase is Phase.UNKNOWN and code:
+            is_container = ENGINE in each.handler
+            who = "Start the container runtime" if is_container else "Run the program that registers the type"
             raise DeploymentError(
                 f"{service} r{each.revision} #{each.index}: {note}",
                 service=service,
                 code=code,
-                remedy=f"{_who_could_stop(each)}, and it is stopped; or forget it: "
-                f"`deploy-code stop --services {service} --force`",
+                remedy=f"{who}, and it is stopped; or forget it: `deploy-code stop --services {service} --force`",
             )
-
-
-def _who_could_stop(instance: Instance) -> str:
-    is_container = ENGINE in instance.handler
-    return "Start the container runtime" if is_container else "Run the program that registers the type"
 
 
 def _stop_bound(context: Context, service: str) -> float:

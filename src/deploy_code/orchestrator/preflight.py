@@ -222,7 +222,7 @@ def _router(goal: Goal, world: World) -> Iterator[Problem]:
                 "and this version has none",
                 code="S004",
                 key=key,
-                remedy="take host_port out (each replica then gets its own port as ${PORT}), or set replicas to 1",
+                remedy=f"take host_port out ({_instead_of_host_port(goal.spec.content)}), or set replicas to 1",
             )
         elif goal.spec.content.has_own_network:
             continue  # the runtime publishes one number as another
@@ -235,6 +235,12 @@ def _router(goal: Goal, world: World) -> Iterator[Problem]:
                 key=key,
                 remedy="make both the same, or let it take its port from ${PORT}",
             )
+
+
+def _instead_of_host_port(content: Content) -> str:
+    if content.has_own_network:
+        return "with dynamic: true each replica is published at a number of its own"
+    return "each replica then gets its own port as ${PORT}"
 
 
 def is_dynamic(spec: ServiceSpec, port: Port) -> bool:

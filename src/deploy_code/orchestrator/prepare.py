@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from deploy_code.orchestrator.brake import interrupted
+from deploy_code.orchestrator.brake import interrupted_before
 
 if TYPE_CHECKING:
     from deploy_code.events import Event
@@ -104,5 +104,5 @@ class Preparation:
         finally:
             self._task = None
         if task.cancelled():
-            raise interrupted()
+            raise interrupted_before()
         return task.result()

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from deploy_code.errors import ConfigError, DeploymentError, ServiceError
-from deploy_code.model import Project, ServiceSpec
+from deploy_code.model import Content, Project, ServiceSpec
 from deploy_code.plan.observed import Observed, Target
 from deploy_code.plan.plan import Goal
 
@@ -171,8 +171,12 @@ def changed_files(wanted: Mapping[str, Goal], root: str) -> Iterator[str]:
             if changed:
                 yield (
                     f"{name} r{goal.revision}: its code was not kept and has changed since ({', '.join(changed)}): "
-                    "what lies there now will run (give it a `release` to keep code)"
+                    f"what lies there now will run ({_how_to_keep(content)})"
                 )
+
+
+def _how_to_keep(content: Content) -> str:
+    return "put it into the image to keep it" if content.is_container else "give it a `release` to keep code"
 
 
 def one_shots_kept(now: Mapping[str, Goal], wanted: Mapping[str, Goal]) -> Iterator[str]:

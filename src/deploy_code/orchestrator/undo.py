@@ -53,6 +53,11 @@ def present_now(parts: Parts) -> dict[str, set[int]]:
     return present
 
 
+def runtime_away(outcome: Outcome) -> bool:
+    """Did a way back fail only because a runtime cannot be asked now?"""
+    return bool(outcome.failures) and all(error.code == "E014" for error in outcome.failures.values())
+
+
 def rollback_failed(outcome: Outcome) -> DeploymentError:
     listed = "; ".join(f"{service}: {error.message}" for service, error in outcome.failures.items())
     return DeploymentError(

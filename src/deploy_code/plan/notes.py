@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+from deploy_code.model import Content
 from deploy_code.plan.diff import Change
 from deploy_code.plan.graph import Handover
+from deploy_code.plan.holdings import places_held
 from deploy_code.plan.observed import Target
 from deploy_code.plan.plan import Plan, Step
 
@@ -14,7 +16,10 @@ def notes(target: Target, plan: Plan, wanted: Mapping[str, Change], handed: Sequ
     position = {step.id: number for number, step in enumerate(plan.steps, 1)}
     yield from _gaps(plan.steps, position, wanted, target.rollouts)
     for thing, old, new in sorted(handed):
+        if _held_before(thing, wanted[new]):
+            continue  # these two had it at the same time, and will again
         yield f"{thing} passes from {old} to {new}: nobody holds it until {new} is ready"
+    yield from _data_left_behind(wanted)
     if target.kind == "deploy":
         yield from _code_not_kept(target, wanted)
         yield from _scaled(wanted)
@@ -36,14 +41,36 @@ def _gaps(
         yield f"{name}: nothing answers on port {ports} between steps {first} and {ready} (old stops before new starts)"
 
 
+def _held_before(thing: str, change: Change) -> bool:
+    return change.old is not None and thing in places_held(change.old.spec.content)
+
+
+def _data_left_behind(wanted: Mapping[str, Change]) -> Iterator[str]:
+    """Each engine has volumes of its own: who moves to another one finds nothing there."""
+    for name, change in wanted.items():
+        if change.old is None or change.new is None:
+            continue
+        old, new = change.old.spec.content, change.new.spec.content
+        names = [each for each in _volumes_of_engine(old) if each in _volumes_of_engine(new)]
+        if names and old.container.engine != new.container.engine:
+            whose = old.container.runtime
+            at = f" at {old.container.engine}" if whose == new.container.runtime else ""
+            yield f"{name}: the data in {_list(names)} stays in {whose}{at}: the other engine has volumes of its own"
+
+
+def _volumes_of_engine(content: Content) -> list[str]:
+    if not content.is_container:
+        return []
+    return [f"volume {each.name}" for each in content.volumes if not each.source and not each.tmpfs]
+
+
 def _code_not_kept(target: Target, wanted: Mapping[str, Change]) -> Iterator[str]:
-    names = [
-        name
-        for name, change in wanted.items()
-        if change.new is not None and change.new.spec.content.files and change.new.spec.content.release is None
-    ]
-    if names:
+    contents = {name: change.new.spec.content for name, change in wanted.items() if change.new is not None}
+    unkept = {name: each for name, each in contents.items() if each.files and each.release is None}
+    if names := [name for name, each in unkept.items() if not each.is_container]:
         yield f"code not kept for {_list(names)}: without `release` a rollback cannot bring old files back"
+    if names := [name for name, each in unkept.items() if each.is_container]:
+        yield f"files of this machine in {_list(names)} are not kept: a rollback brings back the image, not old files"
 
 
 def _scaled(wanted: Mapping[str, Change]) -> Iterator[str]:
