@@ -75,6 +75,8 @@ class EngineClient:
     not. Streams do not pass it; one that gets through ends its cool-down. Paths are those of the API's reference
     without the version: ``/containers/json``, for Podman's own ``/libpod/info``. At most 16 calls are under way at
     once, others wait for them; streams are not limited.
+
+    ``unanswered`` is called when a call got no answer in time: whoever reads a stream may want to begin anew.
     """
 
     def __init__(self, endpoint: Endpoint, *, breaker: CircuitBreaker | None = None) -> None:
@@ -85,6 +87,7 @@ class EngineClient:
         self._version: _Version | None = None
         self._info: EngineInfo | None = None
         self._hello = asyncio.Lock()
+        self.unanswered: Callable[[], None] = lambda: None
 
     async def info(self) -> EngineInfo:
         """What the engine is; asked once, and again after it was away. Raises as ``call``."""
@@ -249,6 +252,7 @@ class EngineClient:
         except LostError as error:
             raise self._gone(error) from (error.cause or error)
         except TimeoutError as error:
+            self.unanswered()
             raise self._gone(LostError(f"no answer to {what} within {timeout:g} s", error)) from error
 
     def _gone(self, error: LostError) -> EngineGoneError:

@@ -28,6 +28,7 @@ from deploy_code.errors import CircuitOpenError, DriverError
 from deploy_code.model import Exit
 from deploy_code.reliability.registry import Breakers
 
+_STREAM_SECONDS = 2.0  # a stream that broke off, of an engine that is there, is back sooner
 _KILL_SECONDS = 10.0  # what has not ended so long after SIGKILL hangs in the kernel
 _END_KNOWN_SECONDS = 2.0  # so long the event of an end may take that the engine has told us of
 _PAUSE_KNOWN_SECONDS = 0.5  # likewise of a pause
@@ -191,7 +192,7 @@ class ContainerDriver:
         if not is_named and not await self._starts[place].broken_off(running.uuid):
             return True
         try:
-            await place.watch.available(0.0)
+            await place.watch.available(_STREAM_SECONDS)
             if is_named:
                 return await self._stop(place, running.handler[CONTAINER], name, timeout)
             found = await place.listed(running.uuid)
@@ -204,6 +205,7 @@ class ContainerDriver:
     async def _stop(self, place: Place, container: str, signal: str, timeout: float) -> bool:
         gently = True
         if not place.watch.has_ended(container):
+            place.watch.expect_end(container)
             if await self._send(place, container, signal):
                 gently = await self._ends_soon(place, container, timeout)
                 if not gently and await self._send(place, container, "SIGKILL"):
@@ -291,7 +293,8 @@ class ContainerDriver:
     async def tidy(self) -> None:
         """Remove this project's networks that nobody is on any more."""
         for place in tuple(self._places.values()):
-            await place.networks.tidy(self._state)
+            if place.watch.in_sync:
+                await place.networks.tidy(self._state)
 
 
 def _is_of_another_boot(running: Running) -> bool:

@@ -119,8 +119,8 @@ class Follower:
         """Returns when there is nothing more to come. What cannot be written is tried again."""
         try:
             while True:
-                await self._available()
                 try:
+                    await self._available()
                     await self._read(follow=True)
                     if await self._is_over():
                         await self._read(follow=False)  # engines end a stream now and then before its last lines
@@ -323,6 +323,8 @@ class Followers:
         try:
             await follower.run()
             self._drained.add(follower.container)
+        except Exception as exc:  # a bug of ours must not stay unheard until somebody misses his log
+            self._told(f"the log of container {follower.container[:12]} is not read any more: {exc!r}")
         finally:
             self._tasks.pop(follower.container, None)
 
@@ -343,7 +345,8 @@ class Followers:
         _remove(self._position(container))
 
     def keep_only(self, containers: set[str]) -> None:
-        """Remove the positions of containers that are no more."""
+        """Forget containers that are no more."""
+        self._drained &= containers
         with suppress(FileNotFoundError):
             for name in os.listdir(self._folder):
                 if name not in containers and name not in self._tasks:

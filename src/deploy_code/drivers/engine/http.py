@@ -119,9 +119,9 @@ class Connections:
             await connection.head()
             yield connection
         finally:
+            self._give_back(connection, kept)  # first: what comes next may be cancelled
             if upload is not None:
                 await _ended(upload)
-            self._give_back(connection, kept)
 
     async def _begun(self, request: Request, kept: bool) -> Connection:
         """A connection on which ``request`` was sent. One that the engine had closed meanwhile costs a second try."""

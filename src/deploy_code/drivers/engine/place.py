@@ -21,7 +21,6 @@ from deploy_code.reliability.registry import Breakers
 
 STARTS_AT_ONCE = 10  # creates and starts; more make an engine slower, not faster
 DRAIN_SECONDS = 5.0  # so long after its end a container's last words are waited for
-_FOR_EVER = 365 * 86400.0
 
 
 class Place:
@@ -41,13 +40,14 @@ class Place:
         self._on_return = returned
         self.client = EngineClient(endpoint, breaker=breakers.of(protects(endpoint)))
         self.watch = EngineWatch(self.client, state, told=told, on_return=self._returned)
+        self.client.unanswered = self.watch.doubt
         self.networks = Networks(self.client)
         self.memory = MemoryAlarms(self.watch.starved)
         self.turn = asyncio.Semaphore(STARTS_AT_ONCE)
         self.followers = Followers(
             self.client,
             os.path.join(state, "containers", f"{zlib.crc32(endpoint.url.encode()):08x}"),
-            available=lambda: self.watch.available(_FOR_EVER),
+            available=self.watch.back,
             ended=self.watch.ended,
             told=told,
         )
