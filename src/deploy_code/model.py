@@ -438,6 +438,11 @@ class Instance:
         """The numbers that it holds on this machine."""
         return tuple((self.published if self.address else self.ports).values())
 
+    @property
+    def container(self) -> str:
+        """The id of its container; "" for what is none."""
+        return self.handler.get("container", "")
+
     def but(self, **changes: object) -> Instance:
         return replace(self, **changes)  # type: ignore[arg-type]
 

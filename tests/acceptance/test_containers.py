@@ -63,23 +63,23 @@ def test_a_container_and_a_process_stand_in_one_graph_and_start_in_its_order(har
     assert healthy(harbour.project)
 
 
-def test_a_second_deploy_with_nothing_changed_does_nothing(harbour: Harbour) -> None:
+def test_a_second_deploy_with_nothing_changed_does_nothing(dock: Harbour) -> None:
     services = {"db": page(), "worker": shell(), "front": sleeper(dependencies=["db"])}
-    harbour.deploy(services).ok()
-    before, process = harbour.ids(), pid_of(harbour.project, "front")
-    harbour.run("plan", "--detailed-exitcode").ok()
-    report = harbour.run("deploy", "--format", "json").ok().json()
+    dock.deploy(services).ok()
+    before, process = dock.ids(), pid_of(dock.project, "front")
+    dock.run("plan", "--detailed-exitcode").ok()
+    report = dock.run("deploy", "--format", "json").ok().json()
     assert (report["deployed_services"], report["plan"]["steps"]) == (3, [])
-    assert (harbour.ids(), pid_of(harbour.project, "front")) == (before, process)
+    assert (dock.ids(), pid_of(dock.project, "front")) == (before, process)
 
 
-def test_only_the_changed_container_is_replaced(harbour: Harbour) -> None:
-    harbour.deploy({"db": page(), "api": page(1, "db")}).ok()
-    before = harbour.ids()
-    harbour.deploy({"db": page(), "api": page(2, "db")}).ok()
-    assert harbour.text("api") == "v2"
-    assert harbour.ids()["db"] == before["db"]
-    assert harbour.running() == {"api": 1, "db": 1}
+def test_only_the_changed_container_is_replaced(dock: Harbour) -> None:
+    dock.deploy({"db": page(), "api": page(1, "db")}).ok()
+    before = dock.ids()
+    dock.deploy({"db": page(), "api": page(2, "db")}).ok()
+    assert dock.text("api") == "v2"
+    assert dock.ids()["db"] == before["db"]
+    assert dock.running() == {"api": 1, "db": 1}
 
 
 def test_a_container_that_was_taken_out_of_the_file_goes(dock: Harbour) -> None:
@@ -96,11 +96,11 @@ def test_a_service_moves_from_a_process_to_a_container_and_back(dock: Harbour) -
     assert (dock.names(), len(pids(dock.project))) == ([], 1)
 
 
-def test_a_dry_run_and_a_plan_touch_nothing_in_the_engine(harbour: Harbour) -> None:
-    harbour.write({"db": page(volumes=[{"name": "data", "mount_path": "/data"}])})
-    assert "db" in harbour.run("--dry-run", "deploy").ok().stdout
-    harbour.run("plan").ok()
-    assert harbour.project.in_engines() == []
+def test_a_dry_run_and_a_plan_touch_nothing_in_the_engine(dock: Harbour) -> None:
+    dock.write({"db": page(volumes=[{"name": "data", "mount_path": "/data"}])})
+    assert "db" in dock.run("--dry-run", "deploy").ok().stdout
+    dock.run("plan").ok()
+    assert dock.project.in_engines() == []
 
 
 # --------------------------------------------------------------------------- health
@@ -117,10 +117,10 @@ def test_a_check_with_a_command_runs_inside_the_container(harbour: Harbour) -> N
     assert harbour.run("health").exits(4)
 
 
-def test_a_check_inside_that_fails_shows_what_it_said(harbour: Harbour) -> None:
+def test_a_check_inside_that_fails_shows_what_it_said(dock: Harbour) -> None:
     check = asked("sh", "-c", "echo the cellar is flooded >&2; exit 1")
-    harbour.told(harbour.deploy({"db": shell(health_check=check)}), "E006", "db", "the cellar is flooded")
-    assert harbour.names() == []
+    dock.told(dock.deploy({"db": shell(health_check=check)}), "E006", "db", "the cellar is flooded")
+    assert dock.names() == []
 
 
 def test_a_check_inside_that_hangs_is_cut_off(dock: Harbour) -> None:
@@ -169,7 +169,7 @@ def test_what_the_image_says_counts_where_the_file_is_silent(harbour: Harbour) -
     assert "got SIGUSR1" in harbour.logs("app"), "its STOPSIGNAL"
 
 
-def test_what_the_file_says_wins_over_the_image(harbour: Harbour) -> None:
+def test_what_the_file_says_wins_over_the_image(dock: Harbour) -> None:
     service = {
         "image": CHECKED,
         "command": "sh",
@@ -182,14 +182,14 @@ def test_what_the_file_says_wins_over_the_image(harbour: Harbour) -> None:
         "stop_signal": "SIGHUP",
         "stop_timeout_seconds": 5,
     }
-    harbour.deploy({"app": service}).ok()
-    assert harbour.inside("app", "echo $FROM_IMAGE $COLOUR $PORT; whoami; pwd").split() == [
+    dock.deploy({"app": service}).ok()
+    assert dock.inside("app", "echo $FROM_IMAGE $COLOUR $PORT; whoami; pwd").split() == [
         *("no", "red", "7070", "root", "/tmp")
     ]
-    assert harbour.text("app", port=7070) == "checked"
-    assert healthy(harbour.project), "the image's own check, which would fail, is not asked"
-    harbour.run("stop").ok()
-    assert "got SIGHUP" in harbour.logs("app")
+    assert dock.text("app", port=7070) == "checked"
+    assert healthy(dock.project), "the image's own check, which would fail, is not asked"
+    dock.run("stop").ok()
+    assert "got SIGHUP" in dock.logs("app")
 
 
 def test_args_alone_replace_the_images_command_and_keep_its_entrypoint(harbour: Harbour) -> None:
@@ -214,23 +214,23 @@ def test_a_check_of_the_image_can_be_switched_off(dock: Harbour) -> None:
 # --------------------------------------------------------------------------- one-shots
 
 
-def test_a_one_shot_in_a_container_runs_once_before_what_needs_it(harbour: Harbour) -> None:
+def test_a_one_shot_in_a_container_runs_once_before_what_needs_it(dock: Harbour) -> None:
     migrate = shell("echo migrated; echo done > /data/schema", one_shot=True)
     app = shell(f"cat /data/schema || exit 9; {SLEEP}", "migrate")
     data = {"volumes": [{"name": "data", "mount_path": "/data", "shared": True}]}
     services = {"migrate": migrate | data, "app": app | data}
-    harbour.deploy(services).ok()
-    assert states(harbour.project) == {"migrate": "stopped", "app": "running"}
-    harbour.deploy(services).ok()
-    assert harbour.logs("migrate").count("migrated") == 1
-    assert harbour.running() == {"app": 1}
+    dock.deploy(services).ok()
+    assert states(dock.project) == {"migrate": "stopped", "app": "running"}
+    dock.deploy(services).ok()
+    assert dock.logs("migrate").count("migrated") == 1
+    assert dock.running() == {"app": 1}
 
 
-def test_a_one_shot_that_fails_says_how_and_what_needs_it_does_not_start(harbour: Harbour) -> None:
+def test_a_one_shot_that_fails_says_how_and_what_needs_it_does_not_start(dock: Harbour) -> None:
     migrate = shell("echo no such table: users >&2; exit 3", one_shot=True)
-    run = harbour.deploy({"migrate": migrate, "app": sleeper(dependencies=["migrate"])})
-    harbour.told(run, "E005", "migrate", "3", "no such table: users", "E007", "app")
-    assert (harbour.names(), pids(harbour.project)) == ([], {})
+    run = dock.deploy({"migrate": migrate, "app": sleeper(dependencies=["migrate"])})
+    dock.told(run, "E005", "migrate", "3", "no such table: users", "E007", "app")
+    assert (dock.names(), pids(dock.project)) == ([], {})
 
 
 # --------------------------------------------------------------------------- a container that fails
@@ -253,24 +253,24 @@ def test_a_container_killed_by_a_signal_names_the_signal(harbour: Harbour) -> No
     harbour.told(harbour.deploy({"db": dying("sh -c 'kill -SEGV $$$$'; exit $?")}), "E005", "SEGV")
 
 
-def test_a_failure_rolls_back_processes_and_containers_as_one_and_to_the_older_image(harbour: Harbour) -> None:
+def test_a_failure_rolls_back_processes_and_containers_as_one_and_to_the_older_image(dock: Harbour) -> None:
     port = free_port()
-    harbour.project.folder.joinpath("www/v1").mkdir(parents=True)
-    harbour.project.folder.joinpath("www/v1/index.html").write_text("v1")
+    dock.project.folder.joinpath("www/v1").mkdir(parents=True)
+    dock.project.folder.joinpath("www/v1/index.html").write_text("v1")
     steady = {"db": page(), "edge": web(port)}
-    harbour.deploy({**steady, "api": page(1, "db"), "worker": sleeper()}).ok()
-    before, old_pids = harbour.ids(), pids(harbour.project)
+    dock.deploy({**steady, "api": page(1, "db"), "worker": sleeper()}).ok()
+    before, old_pids = dock.ids(), pids(dock.project)
     bad = dying("echo the end is near; exit 5", "api", "worker")
     changed = {"api": page(2, "db"), "worker": sleeper(args=["2000"]), "new": shell(), "bad": bad}
-    harbour.told(harbour.deploy({**steady, **changed}), "E005", "bad", "5", "the end is near")
-    assert harbour.text("api") == text_at(port, "/index.html") == "v1"
-    assert harbour.image_of("api") == harbour.image_id("dc-test/web:1")
-    assert harbour.running() == {"api": 1, "db": 1}
-    assert harbour.ids()["db"] == before["db"], "what was not touched is not touched"
-    assert pids(harbour.project)["edge"] == old_pids["edge"]
-    assert len(pids(harbour.project)["worker"]) == 1
-    assert states(harbour.project) == {"db": "running", "edge": "running", "api": "running", "worker": "running"}
-    assert last(harbour.project)["status"] == "rolled_back"
+    dock.told(dock.deploy({**steady, **changed}), "E005", "bad", "5", "the end is near")
+    assert dock.text("api") == text_at(port, "/index.html") == "v1"
+    assert dock.image_of("api") == dock.image_id("dc-test/web:1")
+    assert dock.running() == {"api": 1, "db": 1}
+    assert dock.ids()["db"] == before["db"], "what was not touched is not touched"
+    assert pids(dock.project)["edge"] == old_pids["edge"]
+    assert len(pids(dock.project)["worker"]) == 1
+    assert states(dock.project) == {"db": "running", "edge": "running", "api": "running", "worker": "running"}
+    assert last(dock.project)["status"] == "rolled_back"
 
 
 def test_without_rollback_everything_is_left_as_it_stands(dock: Harbour) -> None:
@@ -280,18 +280,18 @@ def test_without_rollback_everything_is_left_as_it_stands(dock: Harbour) -> None
     assert last(dock.project)["status"] == "failed"
 
 
-def test_rollback_returns_to_the_container_of_an_older_deployment(harbour: Harbour) -> None:
-    harbour.deploy({"api": page(1, env={"COLOUR": "red"}), "worker": sleeper()}).ok()
-    first = str(last(harbour.project)["number"])
-    harbour.deploy({"api": page(2, env={"COLOUR": "blue"}), "cache": shell()}).ok()
-    harbour.run("rollback").ok()
-    assert harbour.text("api") == "v1"
-    assert harbour.inside("api", "echo $COLOUR") == "red"
-    assert harbour.running() == {"api": 1}
-    harbour.deploy({"api": page(2)}).ok()
-    harbour.run("rollback", "--to", first).ok()
-    assert harbour.text("api") == "v1"
-    assert set(pids(harbour.project)) == {"worker"}
+def test_rollback_returns_to_the_container_of_an_older_deployment(dock: Harbour) -> None:
+    dock.deploy({"api": page(1, env={"COLOUR": "red"}), "worker": sleeper()}).ok()
+    first = str(last(dock.project)["number"])
+    dock.deploy({"api": page(2, env={"COLOUR": "blue"}), "cache": shell()}).ok()
+    dock.run("rollback").ok()
+    assert dock.text("api") == "v1"
+    assert dock.inside("api", "echo $COLOUR") == "red"
+    assert dock.running() == {"api": 1}
+    dock.deploy({"api": page(2)}).ok()
+    dock.run("rollback", "--to", first).ok()
+    assert dock.text("api") == "v1"
+    assert set(pids(dock.project)) == {"worker"}
 
 
 # --------------------------------------------------------------------------- restart policy: ours
@@ -339,29 +339,29 @@ def test_a_container_that_keeps_dying_is_given_up_on_and_the_others_go_on(dock: 
 # --------------------------------------------------------------------------- restart, scale, stop
 
 
-def test_restart_makes_a_fresh_container_of_the_same_revision(harbour: Harbour) -> None:
-    harbour.deploy({"db": page(), "api": page(1, "db")}).ok()
-    before = harbour.ids()
-    harbour.inside("db", "touch /scratch")
-    harbour.run("restart", "--services", "db").ok()
-    assert harbour.ids()["db"] != before["db"] and harbour.ids()["api"] == before["api"]
-    assert harbour.inside("db", "ls /scratch 2>/dev/null || echo fresh") == "fresh"
-    assert harbour.project.status()["services"]["db"]["revision"] == 1
-    harbour.run("restart").ok()
-    assert harbour.ids()["api"] != before["api"]
-    assert harbour.running() == {"api": 1, "db": 1}
+def test_restart_makes_a_fresh_container_of_the_same_revision(dock: Harbour) -> None:
+    dock.deploy({"db": page(), "api": page(1, "db")}).ok()
+    before = dock.ids()
+    dock.inside("db", "touch /scratch")
+    dock.run("restart", "--services", "db").ok()
+    assert dock.ids()["db"] != before["db"] and dock.ids()["api"] == before["api"]
+    assert dock.inside("db", "ls /scratch 2>/dev/null || echo fresh") == "fresh"
+    assert dock.project.status()["services"]["db"]["revision"] == 1
+    dock.run("restart").ok()
+    assert dock.ids()["api"] != before["api"]
+    assert dock.running() == {"api": 1, "db": 1}
 
 
-def test_scale_starts_and_stops_containers_and_leaves_the_others_alone(harbour: Harbour) -> None:
-    harbour.deploy({"web": page()}).ok()
-    first = harbour.ids()["web"]
-    harbour.run("scale", "web=3").ok()
-    assert harbour.running() == {"web": 3}
-    assert first[0] in harbour.ids()["web"]
-    numbers = {each["Labels"]["com.docker.compose.container-number"] for each in harbour.containers("web")}
+def test_scale_starts_and_stops_containers_and_leaves_the_others_alone(dock: Harbour) -> None:
+    dock.deploy({"web": page()}).ok()
+    first = dock.ids()["web"]
+    dock.run("scale", "web=3").ok()
+    assert dock.running() == {"web": 3}
+    assert first[0] in dock.ids()["web"]
+    numbers = {each["Labels"]["com.docker.compose.container-number"] for each in dock.containers("web")}
     assert numbers == {"1", "2", "3"}
-    harbour.run("scale", "web=1").ok()
-    assert harbour.ids()["web"] == first
+    dock.run("scale", "web=1").ok()
+    assert dock.ids()["web"] == first
 
 
 def test_replicas_share_the_services_name_and_each_has_its_own_dynamic_port(harbour: Harbour) -> None:
@@ -412,18 +412,18 @@ def test_stop_works_with_a_broken_file(dock: Harbour) -> None:
 # --------------------------------------------------------------------------- logs and status
 
 
-def test_logs_of_containers_and_processes_are_merged(harbour: Harbour) -> None:
-    write_program(harbour.project)
-    talk = f"echo first line; echo second line >&2; {SLEEP}"
-    harbour.deploy({"box": shell(talk), "app": program(free_port(), dependencies=["box"])}).ok()
-    harbour.until_logged("second line")
-    harbour.until_logged("app v1 does serve")
-    lines = harbour.logs().splitlines()
+def test_logs_of_containers_and_processes_are_merged(dock: Harbour) -> None:
+    write_program(dock.project)
+    talk = f"echo first line; sleep 0.3; echo second line >&2; {SLEEP}"  # two pipes: only time puts them in order
+    dock.deploy({"box": shell(talk), "app": program(free_port(), dependencies=["box"])}).ok()
+    dock.until_logged("second line")
+    dock.until_logged("app v1 does serve")
+    lines = dock.logs().splitlines()
     assert all(line.startswith(("box", "app")) for line in lines), lines
-    assert harbour.logs().index("first line") < harbour.logs().index("app v1 does serve")
-    assert "first line" in harbour.logs("--since", "10m", "box")
-    assert harbour.logs("--since", "2099-01-31T12:00") == ""
-    assert "first line" not in harbour.logs("-n", "1", "box")
+    assert dock.logs().index("first line") < dock.logs().index("app v1 does serve")
+    assert "first line" in dock.logs("--since", "10m", "box")
+    assert dock.logs("--since", "2099-01-31T12:00") == ""
+    assert "first line" not in dock.logs("-n", "1", "box")
 
 
 def read_until(process: subprocess.Popen[str], text: str) -> None:
@@ -436,14 +436,14 @@ def read_until(process: subprocess.Popen[str], text: str) -> None:
 
 
 @pytest.mark.timeout(40)
-def test_logs_follow_goes_on_over_restarts_of_a_container(harbour: Harbour) -> None:
-    harbour.deploy({"box": shell(f"echo hello from $DEPLOY_CODE_INSTANCE; {SLEEP}")}).ok()
-    harbour.until_logged("hello from")
-    following = harbour.project.start("logs", "-f")
+def test_logs_follow_goes_on_over_restarts_of_a_container(dock: Harbour) -> None:
+    dock.deploy({"box": shell(f"echo hello from $DEPLOY_CODE_INSTANCE; {SLEEP}")}).ok()
+    dock.until_logged("hello from")
+    following = dock.project.start("logs", "-f")
     try:
         read_until(following, "hello from")
-        harbour.run("restart").ok()
-        read_until(following, f"hello from {instances(harbour.project, 'box')[0]['uuid']}")
+        dock.run("restart").ok()
+        read_until(following, f"hello from {instances(dock.project, 'box')[0]['uuid']}")
     finally:
         following.terminate()
         following.communicate(timeout=10)
@@ -461,11 +461,11 @@ def test_no_line_of_a_chatty_container_is_lost_or_doubled_when_the_agent_dies(do
     assert len(numbers) <= 3001, "none is doubled, but for one at the moment of the kill"
 
 
-def test_a_container_that_floods_its_log_stays_up_and_its_last_lines_are_kept(harbour: Harbour) -> None:
+def test_a_container_that_floods_its_log_stays_up_and_its_last_lines_are_kept(dock: Harbour) -> None:
     flood = "i=0; seq 1 60000 | sed 's/^/line /'; echo the last line"
-    harbour.deploy({"box": shell(f"{flood}; {SLEEP}")}).ok()
-    harbour.until_logged("the last line", "-n", "3", timeout=40)
-    assert [line.split()[-1] for line in harbour.logs("-n", "3").splitlines()] == ["59999", "60000", "line"]
+    dock.deploy({"box": shell(f"{flood}; {SLEEP}")}).ok()
+    dock.until_logged("the last line", "-n", "3", timeout=40)
+    assert [line.split()[-1] for line in dock.logs("-n", "3").splitlines()] == ["59999", "60000", "line"]
 
 
 def test_status_shows_containers_with_image_container_address_and_use(harbour: Harbour) -> None:

@@ -58,13 +58,13 @@ def test_a_process_reaches_a_container_that_publishes_nothing(harbour: Harbour) 
     harbour.until_logged("got v1")
 
 
-def test_a_process_is_told_the_published_port(harbour: Harbour) -> None:
+def test_a_process_is_told_the_published_port(dock: Harbour) -> None:
     port = free_port()
     api = page(ports=[{"container_port": 8080, "host_port": port}])
     front = asks(API, "api", env={"WHERE": "${services.api.host} ${services.api.port}"})
-    harbour.deploy({"api": api, "front": front}).ok()
-    harbour.until_logged("got v1")
-    assert env_of(pid_of(harbour.project, "front"))["WHERE"] == f"127.0.0.1 {port}"
+    dock.deploy({"api": api, "front": front}).ok()
+    dock.until_logged("got v1")
+    assert env_of(pid_of(dock.project, "front"))["WHERE"] == f"127.0.0.1 {port}"
 
 
 def test_a_container_reaches_a_process(harbour: Harbour) -> None:
@@ -89,7 +89,7 @@ def test_addresses_stand_in_command_args_env_and_health_checks(dock: Harbour) ->
     assert states(dock.project) == {"api": "running", "front": "running"}
 
 
-def test_a_process_between_two_containers_gets_and_gives_addresses(harbour: Harbour) -> None:
+def test_a_process_between_two_containers_gets_and_gives_addresses(dock: Harbour) -> None:
     middle_port = free_port()
     script = (
         "import os, http.server as h, urllib.request as r\n"
@@ -108,8 +108,8 @@ def test_a_process_between_two_containers_gets_and_gives_addresses(harbour: Harb
         "health_check": {"endpoint": "/", "interval_seconds": 1},
     }
     edge = fetches("http://${services.middle.host}:${services.middle.port}/", "middle")
-    harbour.deploy({"db": page(2), "middle": middle, "edge": edge}).ok()
-    harbour.until_logged("got via middle v2")
+    dock.deploy({"db": page(2), "middle": middle, "edge": edge}).ok()
+    dock.until_logged("got via middle v2")
 
 
 def test_a_container_that_restarts_is_still_where_a_process_was_told(harbour: Harbour) -> None:

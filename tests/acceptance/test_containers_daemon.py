@@ -223,7 +223,14 @@ class Upgrade:
 MOMENTS = ("deploy", "app r1 #0 stopping", "app r2 #0 starting", "app r2 #0 ready", "new r1 #0 starting")
 
 
-@pytest.mark.parametrize("seen", MOMENTS)
+PODMAN_MOMENTS = MOMENTS[1::3]  # only Podman's service dies, never what runs on it
+
+
+@pytest.mark.parametrize(
+    ("private_engine", "seen"),
+    [*(("docker", seen) for seen in MOMENTS), *(("podman", seen) for seen in PODMAN_MOMENTS)],
+    indirect=["private_engine"],
+)
 def test_an_engine_that_restarts_in_the_middle_of_a_deploy_ends_on_one_revision_whole(
     moving: Harbour, seen: str
 ) -> None:

@@ -35,25 +35,25 @@ def refused(harbour: Harbour, service: dict[str, Any], *facts: str) -> None:
     assert states(harbour.project)["steady"] == "running"
 
 
-def test_an_image_that_is_not_there_and_not_to_be_pulled_is_e003(harbour: Harbour) -> None:
-    refused(harbour, page(image="dc-test/no-such:7", pull="never"), "E003", "dc-test/no-such:7")
+def test_an_image_that_is_not_there_and_not_to_be_pulled_is_e003(dock: Harbour) -> None:
+    refused(dock, page(image="dc-test/no-such:7", pull="never"), "E003", "dc-test/no-such:7")
 
 
-def test_an_image_that_the_registry_does_not_have_is_e003(harbour: Harbour, registry: Registry, tmp_path: Path) -> None:
-    harbour.project.env["DOCKER_CONFIG"] = str(registry.docker_config(tmp_path / "docker"))
+def test_an_image_that_the_registry_does_not_have_is_e003(dock: Harbour, registry: Registry, tmp_path: Path) -> None:
+    dock.project.env["DOCKER_CONFIG"] = str(registry.docker_config(tmp_path / "docker"))
     name = f"{registry.address}/shop/no-such:1"
-    refused(harbour, page(image=name), "E003", name)
+    refused(dock, page(image=name), "E003", name)
 
 
-def test_a_pull_without_credentials_is_e003_that_says_how_to_log_in(harbour: Harbour, registry: Registry) -> None:
+def test_a_pull_without_credentials_is_e003_that_says_how_to_log_in(dock: Harbour, registry: Registry) -> None:
     registry.push(web(1), "shop/closed:1")
     name = f"{registry.address}/shop/closed:1"
-    refused(harbour, page(image=name), "E003", name, "login")
+    refused(dock, page(image=name), "E003", name, "login")
 
 
-def test_a_registry_that_is_away_is_e003_that_names_it(harbour: Harbour) -> None:
+def test_a_registry_that_is_away_is_e003_that_names_it(dock: Harbour) -> None:
     name = f"127.0.0.1:{free_port()}/shop/web:1"
-    refused(harbour, page(image=name), "E003", name)
+    refused(dock, page(image=name), "E003", name)
 
 
 def test_a_plan_with_a_missing_image_says_what_deploy_would_fetch_and_fetches_nothing(
@@ -68,11 +68,11 @@ def test_a_plan_with_a_missing_image_says_what_deploy_would_fetch_and_fetches_no
     assert not [tag for tag in tags if repository in tag]
 
 
-def test_an_image_for_another_processor_is_said_to_be_one(harbour: Harbour) -> None:
-    run = harbour.deploy({"app": {"image": "dc-test/arm:1", "min_ready_seconds": 0.1}}).exits(1)
+def test_an_image_for_another_processor_is_said_to_be_one(dock: Harbour) -> None:
+    run = dock.deploy({"app": {"image": "dc-test/arm:1", "min_ready_seconds": 0.1}}).exits(1)
     assert ("E003" in run.stderr or "E005" in run.stderr) and "dc-test/arm:1" in run.stderr, run
     assert "arm64" in run.stderr and "amd64" in run.stderr
-    assert harbour.names() == []
+    assert dock.names() == []
 
 
 def test_an_image_that_was_removed_after_the_deploy_does_not_harm_what_runs(dock: Harbour) -> None:
@@ -88,14 +88,14 @@ def test_an_image_that_was_removed_after_the_deploy_does_not_harm_what_runs(dock
 # --------------------------------------------------------------------------- ports
 
 
-def test_a_published_port_of_another_program_is_s004_that_names_it(harbour: Harbour, busybox: Path) -> None:
+def test_a_published_port_of_another_program_is_s004_that_names_it(dock: Harbour, busybox: Path) -> None:
     port = free_port()
-    command = [busybox, "httpd", "-f", "-p", f"127.0.0.1:{port}", "-h", str(harbour.project.folder)]
+    command = [busybox, "httpd", "-f", "-p", f"127.0.0.1:{port}", "-h", str(dock.project.folder)]
     with subprocess.Popen(command) as program:
         try:
             until(lambda: answers(port), "the other program")
             service = page(ports=[{"container_port": 8080, "host_port": port}])
-            refused(harbour, service, "S004", str(port), "busybox", str(program.pid))
+            refused(dock, service, "S004", str(port), "busybox", str(program.pid))
         finally:
             program.kill()
 
@@ -144,10 +144,10 @@ def test_a_name_of_somebody_elses_container_is_s002_and_it_is_never_touched(harb
     assert harbour.containers() == []
 
 
-def test_a_volume_path_that_is_missing_is_s005_and_is_not_made(harbour: Harbour) -> None:
-    missing = harbour.project.folder / "no-such-folder"
+def test_a_volume_path_that_is_missing_is_s005_and_is_not_made(dock: Harbour) -> None:
+    missing = dock.project.folder / "no-such-folder"
     volumes = [{"name": "in", "source": str(missing), "mount_path": "/in"}]
-    refused(harbour, page(volumes=volumes), "S005", str(missing))
+    refused(dock, page(volumes=volumes), "S005", str(missing))
     assert not missing.exists()
 
 
@@ -198,15 +198,15 @@ def test_a_container_that_is_removed_or_stopped_by_hand_comes_back(
     assert harbour.project.status()["services"]["app"]["restarts"] == 1
 
 
-def test_a_container_that_is_removed_while_no_agent_lives_comes_back_with_the_next(harbour: Harbour) -> None:
-    harbour.deploy({"app": page(), "other": shell()}).ok()
-    harbour.run("agent", "stop").ok()
-    until(lambda: not agents(harbour.project), "the agent to go")
-    assert harbour.text("app") == "v1", "containers go on without it"
-    harbour.engine.api("DELETE", f"/containers/{harbour.id_of('app')}", force="1")
-    harbour.run("agent", "start").ok()
-    harbour.settled("app to be back", lambda: harbour.text("app") == "v1")
-    assert harbour.running() == {"app": 1, "other": 1}
+def test_a_container_that_is_removed_while_no_agent_lives_comes_back_with_the_next(dock: Harbour) -> None:
+    dock.deploy({"app": page(), "other": shell()}).ok()
+    dock.run("agent", "stop").ok()
+    until(lambda: not agents(dock.project), "the agent to go")
+    assert dock.text("app") == "v1", "containers go on without it"
+    dock.engine.api("DELETE", f"/containers/{dock.id_of('app')}", force="1")
+    dock.run("agent", "start").ok()
+    dock.settled("app to be back", lambda: dock.text("app") == "v1")
+    assert dock.running() == {"app": 1, "other": 1}
 
 
 def test_a_paused_container_is_unhealthy_and_replaced_by_the_restart_policy(harbour: Harbour) -> None:
@@ -219,14 +219,14 @@ def test_a_paused_container_is_unhealthy_and_replaced_by_the_restart_policy(harb
     assert len(harbour.names()) == 1
 
 
-def test_a_paused_container_that_is_never_restarted_is_well_again_once_it_goes_on(harbour: Harbour) -> None:
-    harbour.deploy({"app": page(restart="never")}).ok()
-    before = harbour.id_of("app")
-    harbour.docker("pause", before)
-    harbour.settled("unhealthy", lambda: harbour.run("health").code == 4)
-    harbour.docker("unpause", before)
-    harbour.settled("healthy again", lambda: healthy(harbour.project))
-    assert harbour.id_of("app") == before
+def test_a_paused_container_that_is_never_restarted_is_well_again_once_it_goes_on(dock: Harbour) -> None:
+    dock.deploy({"app": page(restart="never")}).ok()
+    before = dock.id_of("app")
+    dock.docker("pause", before)
+    dock.settled("unhealthy", lambda: dock.run("health").code == 4)
+    dock.docker("unpause", before)
+    dock.settled("healthy again", lambda: healthy(dock.project))
+    assert dock.id_of("app") == before
 
 
 def test_a_paused_container_can_be_stopped(harbour: Harbour) -> None:
@@ -259,17 +259,17 @@ def test_a_stranger_with_our_labels_is_not_doubled_up(dock: Harbour) -> None:
         dock.run("stop").ok()
 
 
-def test_a_deploy_mends_what_hands_did_and_says_so(harbour: Harbour) -> None:
+def test_a_deploy_mends_what_hands_did_and_says_so(dock: Harbour) -> None:
     """Drift has tests of its own; this is its story."""
-    harbour.deploy({"app": page(1), "other": shell(restart="never")}).ok()
-    harbour.run("status", "--drift").ok()
-    harbour.engine.api("DELETE", f"/containers/{harbour.id_of('other')}", force="1")
-    harbour.settled("drift", lambda: harbour.run("status", "--drift").code == 4)
-    assert "other" in harbour.run("status", "--drift").exits(4).output
-    mended = harbour.run("deploy").ok()
+    dock.deploy({"app": page(1), "other": shell(restart="never")}).ok()
+    dock.run("status", "--drift").ok()
+    dock.engine.api("DELETE", f"/containers/{dock.id_of('other')}", force="1")
+    dock.settled("drift", lambda: dock.run("status", "--drift").code == 4)
+    assert "other" in dock.run("status", "--drift").exits(4).output
+    mended = dock.run("deploy").ok()
     assert "other" in mended.output
-    harbour.run("status", "--drift").ok()
-    assert harbour.running() == {"app": 1, "other": 1}
+    dock.run("status", "--drift").ok()
+    assert dock.running() == {"app": 1, "other": 1}
 
 
 # --------------------------------------------------------------------------- a full disk

@@ -58,9 +58,9 @@ def test_a_command_that_is_not_in_the_image_is_e003_that_names_it(harbour: Harbo
     assert harbour.names() == []
 
 
-def test_a_user_that_is_not_in_the_image_is_e005_that_names_it(harbour: Harbour) -> None:
-    harbour.told(harbour.deploy({"app": shell(user="nobody-here")}), "E005", "app", "nobody-here")
-    assert harbour.names() == []
+def test_a_user_that_is_not_in_the_image_is_e005_that_names_it(dock: Harbour) -> None:
+    dock.told(dock.deploy({"app": shell(user="nobody-here")}), "E005", "app", "nobody-here")
+    assert dock.names() == []
 
 
 @pytest.mark.parametrize("key", [{"cap_add": ["NET_ADMIN"]}, {"read_only": True}, {"extra_hosts": {"a": "192.0.2.1"}}])
@@ -81,13 +81,13 @@ def test_a_host_port_is_published(harbour: Harbour) -> None:
     assert not answers(port)
 
 
-def test_a_redeploy_keeps_the_host_port(harbour: Harbour) -> None:
+def test_a_redeploy_keeps_the_host_port(dock: Harbour) -> None:
     port = free_port()
     ports = [{"container_port": 8080, "host_port": port}]
-    harbour.deploy({"web": page(1, ports=ports)}).ok()
-    harbour.deploy({"web": page(2, ports=ports)}).ok()
+    dock.deploy({"web": page(1, ports=ports)}).ok()
+    dock.deploy({"web": page(2, ports=ports)}).ok()
     assert text_at(port).strip() == "v2"
-    assert harbour.running() == {"web": 1}
+    assert dock.running() == {"web": 1}
 
 
 def test_a_port_that_is_not_published_answers_only_at_the_containers_address(dock: Harbour) -> None:
@@ -126,21 +126,21 @@ def test_udp_is_published(harbour: Harbour) -> None:
     until(pong, "an answer by UDP")
 
 
-def test_port_is_the_first_container_port_and_each_has_a_variable(harbour: Harbour) -> None:
+def test_port_is_the_first_container_port_and_each_has_a_variable(dock: Harbour) -> None:
     ports = [{"container_port": 7001}, {"container_port": 7002}]
     script = f"echo 'told ${{PORT}}'; httpd -p $PORT -h /www; httpd -p 7002 -h /www; {SLEEP}"
-    harbour.deploy({"app": shell(script, image="dc-test/web:1", ports=ports)}).ok()
-    assert harbour.inside("app", "echo $PORT $PORT_7001 $PORT_7002") == "7001 7001 7002"
-    assert harbour.text("app", port=7001) == "v1"
-    harbour.until_logged("told 7001")
+    dock.deploy({"app": shell(script, image="dc-test/web:1", ports=ports)}).ok()
+    assert dock.inside("app", "echo $PORT $PORT_7001 $PORT_7002") == "7001 7001 7002"
+    assert dock.text("app", port=7001) == "v1"
+    dock.until_logged("told 7001")
 
 
-def test_a_dynamic_port_comes_from_the_range_of_the_file(harbour: Harbour) -> None:
+def test_a_dynamic_port_comes_from_the_range_of_the_file(dock: Harbour) -> None:
     first, last = free_range(3)
     network = {"network": {"port_range": {"start": first, "end": last}}}
     ports = [{"container_port": 8080, "dynamic": True}]
-    harbour.deploy({"web": page(ports=ports)}, infrastructure=network).ok()
-    [status] = instances(harbour.project, "web")
+    dock.deploy({"web": page(ports=ports)}, infrastructure=network).ok()
+    [status] = instances(dock.project, "web")
     assert first <= (port := status["published"]["8080"]) <= last
     assert text_at(port).strip() == "v1"
 
@@ -176,15 +176,15 @@ def test_a_failed_first_deploy_leaves_the_volume_too(dock: Harbour) -> None:
     assert dock.inside("db", "cat /data/file") == "precious"
 
 
-def test_stop_volumes_asks_first_and_removes_them_only_when_told(harbour: Harbour) -> None:
-    harbour.deploy({"db": page(**DATA)}).ok()
-    refused = harbour.run("stop", "--volumes")
-    assert refused.code != 0 and f"{harbour.name}_data" in refused.output, refused
+def test_stop_volumes_asks_first_and_removes_them_only_when_told(dock: Harbour) -> None:
+    dock.deploy({"db": page(**DATA)}).ok()
+    refused = dock.run("stop", "--volumes")
+    assert refused.code != 0 and f"{dock.name}_data" in refused.output, refused
     assert "--yes" in refused.output
-    assert harbour.volumes() == [f"{harbour.name}_data"]
-    done = harbour.run("stop", "--volumes", "--yes").ok()
-    assert f"{harbour.name}_data" in done.output
-    assert (harbour.names(), harbour.volumes()) == ([], [])
+    assert dock.volumes() == [f"{dock.name}_data"]
+    done = dock.run("stop", "--volumes", "--yes").ok()
+    assert f"{dock.name}_data" in done.output
+    assert (dock.names(), dock.volumes()) == ([], [])
 
 
 def test_two_services_share_a_volume(dock: Harbour) -> None:
@@ -214,11 +214,11 @@ def test_a_folder_of_this_machine_is_mounted_where_the_file_says(harbour: Harbou
     assert harbour.volumes() == []
 
 
-def test_a_writable_folder_of_this_machine_gets_what_the_container_writes(harbour: Harbour) -> None:
-    (harbour.project.folder / "out").mkdir()
-    volumes = [{"name": "out", "source": str(harbour.project.folder / "out"), "mount_path": "/out"}]
-    harbour.deploy({"job": shell("echo done > /out/file", one_shot=True, volumes=volumes)}).ok()
-    assert (harbour.project.folder / "out" / "file").read_text() == "done\n"
+def test_a_writable_folder_of_this_machine_gets_what_the_container_writes(dock: Harbour) -> None:
+    (dock.project.folder / "out").mkdir()
+    volumes = [{"name": "out", "source": str(dock.project.folder / "out"), "mount_path": "/out"}]
+    dock.deploy({"job": shell("echo done > /out/file", one_shot=True, volumes=volumes)}).ok()
+    assert (dock.project.folder / "out" / "file").read_text() == "done\n"
 
 
 def test_a_read_only_file_is_content_and_an_edit_of_it_is_a_change(dock: Harbour) -> None:

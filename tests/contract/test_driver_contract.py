@@ -9,6 +9,7 @@ import pytest
 
 from deploy_code.drivers.base import Driver, Running, StartOrder
 from deploy_code.drivers.process import ProcessDriver
+from deploy_code.model import Network
 from deploy_code.testing import FakeDriver, FakeMachine
 from deploy_code.testing.contracts import DriverContract, DriverStage, ProcessDriverContract
 from support.containers import PROGRAMS, cleared, container_order, new_driver
@@ -47,8 +48,8 @@ class ContainerDriverContract(DriverContract):
     def order(self, program: str, stage: DriverStage) -> StartOrder:
         words = program.split()
         if words[0] in ("exit", *PROGRAMS):
-            return container_order(self.engine, stage.folder, "sh", "-c", PROGRAMS.get(program, program))
-        return container_order(self.engine, stage.folder, *words)
+            words = ["sh", "-c", PROGRAMS.get(program, program)]
+        return container_order(self.engine, stage.folder, *words, container={"network": Network(mode="Host")})
 
     async def until_up(self, stage: DriverStage, running: Running) -> None:
         """Only then does it hear of signals."""

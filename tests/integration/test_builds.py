@@ -137,7 +137,7 @@ async def test_a_build_that_fails_shows_its_step_and_last_lines(step, context):
     dockerfile(context, "RUN echo what went wrong; exit 3")
     error = await refusal(
         step.settled(step.service("api", build=of(context))),
-        "services.api.image",
+        "services.api.build",
         str(context / "Dockerfile"),
         "RUN echo what went wrong; exit 3",
         "\n    what went wrong",

@@ -95,15 +95,6 @@ def test_old_revisions_go_with_their_images_but_for_those_that_somebody_tagged_o
     assert pruned(shop, "--yes")["items"] == []
 
 
-def test_what_a_rollback_needs_stays_and_the_rest_is_told(on_docker):
-    for text in ("one", "two", "three"):
-        version(on_docker, text, keep=2)
-    pruned(on_docker, "--yes")
-    assert recorded(on_docker) == [("api", 2), ("api", 3)]
-    on_docker.cli("rollback").ok()
-    assert "api r1 was pruned" in on_docker.cli("rollback", "--to", "1").exits(1).stderr
-
-
 def test_a_pulled_image_goes_only_when_no_tag_names_it_any_more(shop, registry, tmp_path):
     folder = registry.docker_config(tmp_path / "docker")
     shop.env |= {"DOCKER_CONFIG": str(folder), "REGISTRY_AUTH_FILE": str(folder / "config.json")}

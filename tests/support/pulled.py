@@ -17,13 +17,19 @@ from deploy_code.orchestrator.images import Images
 from deploy_code.plan.plan import Goal
 from support.engine_api import ApiError
 from support.engine_daemons import Engine
-from support.images import Entry, Image, Layer
-from support.images_small import base
+from support.images import Entry, Image, Layer, program
+from support.images_small import WEB, base
 
 
 def image(text: str, **config: Any) -> Image:
     """A small image that differs by ``text``: it has no name before it is pushed or loaded."""
     return Image("", (base(), Layer({"/text": Entry(text)})), {"Cmd": ["sleep", "1000"], **config})
+
+
+def own_web(text: str) -> Image:
+    """A web server that answers ``text`` on 8080. Unlike ``dc-test/web`` it is a test's own: it may be removed."""
+    pages = Layer({"/www/index.html": Entry(text), "/bin/web": program(WEB)})
+    return Image("", (base(), pages), {"Cmd": ["/bin/web"], "ExposedPorts": {"8080/tcp": {}}})
 
 
 class Book:

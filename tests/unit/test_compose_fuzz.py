@@ -41,7 +41,7 @@ FILE = st.dictionaries(st.sampled_from(TOP_KEYS), DETAIL, max_size=2).flatmap(
     )
 )
 BROAD = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 

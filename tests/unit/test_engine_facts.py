@@ -41,7 +41,14 @@ def test_a_strangers_container_of_our_name_is_s002_and_ours_is_not() -> None:
 def test_a_port_that_another_container_publishes_is_s004_with_its_name(port: int) -> None:
     facts = EngineFacts(project="shop", publishers={(port, "tcp"): STRANGER})
     (told,) = found(facts, ports=(Port(container_port=80, host_port=port),))
-    assert told == f"S004 services.web.ports[0]: port {port}/tcp is taken by container other (nginx:1)"
+    assert told == f"S004 services.web.ports[0]: port {port}/tcp is taken by container other (image nginx:1)"
+
+
+def test_a_container_of_another_project_is_told_by_that_project(port: int) -> None:
+    theirs = Holder("blog-web-r1-0", "7d934297121e", "", "blog")
+    facts = EngineFacts(project="shop", named={"shop-web-r1-0": theirs}, publishers={(port, "tcp"): theirs})
+    told = found(facts, ports=(Port(container_port=80, host_port=port),))
+    assert len(told) == 2 and all("(of another project, blog)" in each for each in told)
 
 
 def test_a_published_port_may_have_another_number_than_the_one_inside(port: int) -> None:

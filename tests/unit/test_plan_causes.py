@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from deploy_code.model import Build, Container, Content, Network, ServiceSpec, Volume
+from deploy_code.model import Build, Container, Content, Network, Port, ServiceSpec, Volume
 from deploy_code.plan.diff import content_causes
 from support.plans import deployed, planned
 
@@ -66,3 +66,14 @@ def test_of_data_that_stays_where_it_is_nothing_is_told() -> None:
     old = ServiceSpec(name="db", content=replace(PULLED, volumes=volumes))
     new = replace(old, content=replace(old.content, image="redis:8"))
     assert not [note for note in planned([new], deployed([old])).notes if "stays in" in note]
+
+
+def test_who_goes_on_with_what_it_was_told_of_a_service_that_moves_is_named() -> None:
+    web = ServiceSpec(name="web", content=replace(PULLED, ports=(Port(container_port=80, host_port=8080),)))
+    asks = ServiceSpec(name="job", content=Content(command="job", env={"WEB": "${services.web.port}"}))
+    silent = ServiceSpec(name="other", content=Content(command="other"))
+    moved = replace(web, content=replace(web.content, ports=(Port(container_port=80, host_port=9090),)))
+    (told,) = [each for each in planned([moved, asks, silent], deployed([web, asks, silent])).notes if "told" in each]
+    assert told == "web answers elsewhere from now on, and job goes on with what it was told: restart it"
+    newer = replace(web, content=replace(web.content, image="redis:8"))
+    assert not [each for each in planned([newer, asks], deployed([web, asks])).notes if "told" in each]

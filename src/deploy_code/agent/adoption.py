@@ -17,11 +17,12 @@ from deploy_code.errors import DeployCodeError
 from deploy_code.model import Content, Gate, Instance, Phase, Policy, Wanted
 
 from . import endings
-from .instance import STOP_SIGNAL, STOP_TIMEOUT, WAITS_AFTER_REBOOT, Supervisor
+from .instance import Supervisor
 from .journal import label
 from .keeper import Keeper
 from .launch import BROKEN_OFF
 from .records import Loaded, Pair
+from .stopping import STOP_SIGNAL, STOP_TIMEOUT
 from .wanted import Entry
 
 _MEANT_TO_RUN = (Phase.STARTING, Phase.READY, Phase.UNREADY, Phase.STOPPING, Phase.UNKNOWN)
@@ -206,7 +207,7 @@ class _Adoption:
         if entry.wanted.content.one_shot:
             instance = await self._one_shot_after_reboot(entry, instance)
         else:
-            instance = instance.but(phase=Phase.WAITING, note=WAITS_AFTER_REBOOT)
+            instance = instance.but(phase=Phase.WAITING, note=endings.WAITS_AFTER_REBOOT)
         self._keeper.records.save(instance)
         return _Taken(Supervisor(self._keeper, entry, instance))
 

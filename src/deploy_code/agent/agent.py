@@ -30,6 +30,7 @@ from . import drift
 from .adoption import take_over
 from .boot import Booted, notify
 from .breakers import agent_breakers
+from .custom_site import CustomSite
 from .drivers import Containers, Drivers
 from .hosts import Hosts
 from .housekeeping import Housekeeping
@@ -72,6 +73,7 @@ class Agent:
         journal: Journal,
         housekeeping: Housekeeping,
         hosts: Hosts,
+        custom: CustomSite,
     ) -> None:
         self.replacement: Replacement | None = None
         self._booted = booted
@@ -80,6 +82,7 @@ class Agent:
         self._records = records
         self._journal = journal
         self._hosts = hosts
+        self._custom = custom
         self._started_at = time.time()
         self._was_used = False
         self._done = asyncio.Event()
@@ -102,7 +105,7 @@ class Agent:
         self._keeper.breakers.limit(await self._records.breaker())
         await take_over(self._keeper, await self._records.load())
         self._look_for_orphans()
-        await self._keeper.look_at_custom()
+        await self._custom.look_at_all()
         self._server.admitted.set()
         notify("READY=1\nSTATUS=keeping what is wanted")
         gc.freeze()  # what lives as long as we do need not be looked at again
@@ -205,7 +208,7 @@ class Agent:
     async def _op_offer(self, connection: Connection, request: dict[str, Any]) -> dict[str, Any]:
         link = self._hosts.offered(connection, request.get("offer"))
         if link is not None and link.offer.types:
-            await self._keeper.handlers_came(link.offer.types)
+            await self._custom.handlers_came(link.offer.types)
         return {}
 
     async def _op_probe(self, _: Connection, request: dict[str, Any]) -> dict[str, Any]:
@@ -267,7 +270,7 @@ class Agent:
     def _end_if_idle(self) -> None:
         if self._has_work():
             return
-        self._keeper.give_back_ports()
+        self._keeper.addresses.give_back()
         if "NOTIFY_SOCKET" not in os.environ:
             self._done.set()
 
@@ -330,7 +333,7 @@ async def _run(booted: Booted, open_files: int) -> Replacement | None:
     housekeeping = Housekeeping(
         state=state, index=index, journal=journal, instances=keeper.instances, reap=driver.reap_strangers
     )
-    hosts.site = keeper
+    hosts.site = custom = CustomSite(keeper)
     agent = Agent(
         booted,
         project,
@@ -339,6 +342,7 @@ async def _run(booted: Booted, open_files: int) -> Replacement | None:
         journal=journal,
         housekeeping=housekeeping,
         hosts=hosts,
+        custom=custom,
     )
     await agent.run()
     return agent.replacement

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from deploy_code.drivers.base import Driver
-from deploy_code.model import Instance, Policy, ProbeResult
+from deploy_code.drivers.base import Driver, Running
+from deploy_code.model import Content, Instance, Policy, ProbeResult
 
 from .site import Site
 from .wanted import Entry
 
 
 class Card:
-    """One ``model.Instance`` that changes, and the entry that wants it."""
+    """One ``model.Instance`` that changes, what runs of it (None: nothing), and the entry that wants it."""
 
-    def __init__(self, site: Site, entry: Entry, instance: Instance) -> None:
+    def __init__(self, site: Site, entry: Entry, instance: Instance, running: Running | None = None) -> None:
         self.site = site
         self.entry = entry
         self.instance = instance
+        self.running = running
+
+    @property
+    def content(self) -> Content:
+        return self.entry.wanted.content
 
     @property
     def policy(self) -> Policy:
@@ -25,20 +30,25 @@ class Card:
 
     @property
     def driver(self) -> Driver:
-        return self.site.drivers.of(self.entry.wanted.content)
+        return self.site.drivers.of(self.content)
 
     @property
     def is_custom(self) -> bool:
         """Is it of a type that somebody else wrote?"""
-        return self.site.drivers.is_custom(self.entry.wanted.content)
+        return self.site.drivers.is_custom(self.content)
 
     @property
     def is_container(self) -> bool:
-        return self.entry.wanted.content.is_container
+        return self.content.is_container
 
     @property
     def is_one_shot(self) -> bool:
-        return self.entry.wanted.content.one_shot
+        return self.content.one_shot
+
+    @property
+    def memory_mb(self) -> int:
+        """Its limit; 0 for none."""
+        return self.content.resources.memory_mb
 
     def note(self, **changes: Any) -> None:
         """Change it; nobody is told yet, because more is to follow."""

@@ -40,6 +40,7 @@ def own_word(exit_: Exit) -> str:
 
 
 NOT_STOPPED = "could not be stopped"
+WAITS_AFTER_REBOOT = "waits for its dependencies after a reboot"
 UNKNOWN_RESULT = "interrupted, its result is unknown; only another deploy runs it again"
 
 

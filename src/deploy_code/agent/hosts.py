@@ -34,7 +34,7 @@ LEAST_STOP_SECONDS = 1.0  # nobody stops anything in no time
 
 
 class HostSite(Protocol):
-    """What hosts need of the keeper."""
+    """What hosts need of their agent."""
 
     def order_of(self, uuid: str) -> CustomOrder:
         """How an object of this instance is made. Raises DriverError for what is not kept."""
@@ -49,7 +49,7 @@ class HostSite(Protocol):
         ...
 
     def ask_again(self, uuid: str) -> None:
-        """Its host went away: ask now, not at the next interval."""
+        """Its host went away, or can be asked again: ask now, not at the next interval."""
         ...
 
 

@@ -206,7 +206,7 @@ class Readiness:
         running, card = self._running, self._card
         if running is None or self._replacing is not None or not self._may_be_replaced():
             return
-        if cause := card.site.unready_dependency(card.policy):
+        if cause := card.site.dependencies.unready(card.policy):
             card.set(note=f"fails its health check; not restarted, because {cause} is not ready either")
             return
         self._replacing = asyncio.get_running_loop().create_task(

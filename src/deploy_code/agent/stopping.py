@@ -14,6 +14,7 @@ from deploy_code.model import Phase
 from . import endings
 from .card import Card
 
+STOP_SIGNAL, STOP_TIMEOUT = "stop_signal", "stop_timeout"  # kept in the row: the wanted entry is gone by then
 RETRY_SECONDS = 2.0  # grows
 RETRY_MAX_SECONDS = 60.0
 ENGINE_SECONDS = 10.0  # a container runtime that is away for no longer is only late: most are back in five
@@ -40,6 +41,10 @@ class Stopping:
 
     async def stop(self, running: Running, timeout: float) -> None:
         """Returns once it is stopped or forgotten. ``timeout``: seconds for each try."""
+        card = self._card
+        how = {STOP_SIGNAL: card.policy.stop_signal, STOP_TIMEOUT: f"{timeout:g}"}
+        known = {**card.instance.handler, **running.handler}
+        card.set(phase=Phase.STOPPING, ready_at=0.0, handler={**known, **how})
         wait = RETRY_SECONDS
         self._asked_at, self._seconds = time.monotonic(), timeout
         while (why := await self._try(running, timeout)) is not None:
@@ -50,6 +55,13 @@ class Stopping:
                 await asyncio.wait_for(self._hurried.wait(), min(wait, self._patience or wait))
                 wait = RETRY_SECONDS / 2
             wait = min(2 * wait, RETRY_MAX_SECONDS)
+
+    async def sweep_rest(self) -> None:
+        """It ended long ago; its container may lie about, as a reboot leaves it, or a runtime that was away."""
+        instance = self._card.instance
+        rest = Running(uuid=instance.uuid, pid=0, start_time=0, boot_id=instance.boot_id, handler=instance.handler)
+        with suppress(DeployCodeError):  # what runs against all expectation is found when its runtime is next back
+            await self._card.driver.sweep(rest)
 
     async def _try(self, running: Running, timeout: float) -> str | None:
         """None once it is stopped, else why it is not."""

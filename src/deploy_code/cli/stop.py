@@ -61,11 +61,10 @@ def _doomed(options: Options, app: App, services: tuple[str, ...], yes: bool) ->
     if not found.items:
         say("This project has no named volumes.", options)
         return None
-    names = ", ".join(item.name for item in found.items)
     if options.dry_run:
-        say(f"Would be removed with all data: {names}", options, level="error")
+        say(f"Would be removed with all data: {found.names}", options, level="error")
         return None
-    say(f"All data in these volumes will be lost: {names}", options, level="error", style="yellow")
+    say(f"All data in these volumes will be lost: {found.names}", options, level="error", style="yellow")
     if not is_wanted("Stop everything and remove them?", yes):
         raise click.Abort
     return found
@@ -76,4 +75,4 @@ def _remove(options: Options, app: App, doomed: Leavings, wait: bool) -> None:
 
     gone = run(app.named_volumes().remove(doomed, wait=wait), cut_short=CUT_SHORT)
     say_warnings(gone.warnings, options)
-    say(f"Removed {', '.join(item.name for item in gone.items) or 'no volume'}.", options)
+    say(f"Removed {gone.names or 'no volume'}.", options)

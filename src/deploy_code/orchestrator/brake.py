@@ -82,6 +82,11 @@ def interrupted_before() -> DeploymentError:
     )
 
 
+def called_off() -> DeploymentError:
+    """Interrupted once: there is time to put everything back."""
+    return DeploymentError("the deployment was interrupted", code="E017", meaning="What it had begun is undone")
+
+
 def interrupted() -> DeploymentError:
     return DeploymentError(
         "the deployment was interrupted",

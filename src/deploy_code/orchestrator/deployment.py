@@ -16,7 +16,7 @@ from deploy_code.errors import ConfigError, DeployCodeError, DeploymentError, ti
 from deploy_code.events import DeploymentFinished, DeploymentStarted, PhaseCompleted, RollbackStarted
 from deploy_code.model import Hooks, Phase, Settings
 from deploy_code.orchestrator import operations, undo
-from deploy_code.orchestrator.brake import Brake, interrupted
+from deploy_code.orchestrator.brake import Brake, called_off, interrupted
 from deploy_code.orchestrator.executor import Executor, Outcome
 from deploy_code.orchestrator.failure import evidence, out_of_time, scrub, skip_error
 from deploy_code.orchestrator.hooks import run_hook
@@ -332,11 +332,14 @@ class DeploymentRun:
     async def _fail(self, error: DeployCodeError) -> None:
         if error.code == "E017" and (self._going_back or self._plan.kind == "stop"):
             raise error  # it stays recorded as running, and is finished when it is taken up again
+        wanted_back = self._order.settings.rollback_on_failure and not self._parts.options.no_rollback
+        goes_back = wanted_back and not self._going_back and self._plan.kind != "stop"
+        if error.code == "E017" and goes_back:
+            error = called_off()
         await self._brake.guard(self._tell(error), "telling of the failure")
         if not self.report.errors:  # interrupted before the evidence was there
             self.report.errors.append(self._parts.redactor.clean(str(error)))
-        wanted_back = self._order.settings.rollback_on_failure and not self._parts.options.no_rollback
-        if wanted_back and not self._going_back and self._plan.kind != "stop":
+        if goes_back:
             await self._undo(error)
         else:
             self.report.status = DeploymentStatus.FAILED

@@ -11,20 +11,27 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from deploy_code.drivers.engine import order as names
+from deploy_code.drivers.engine.reference import is_image_id
 from deploy_code.errors import Problem
 from deploy_code.model import Content, Network
 from deploy_code.plan.plan import Goal
 
 
 class Holder(NamedTuple):
-    """A container that has a name or a port. ``service``: of ours; "" for a stranger's."""
+    """A container that has a name or a port. ``service``: of ours; "" for a stranger's. ``project``: another one's."""
 
     name: str
     image: str
     service: str
+    project: str = ""
+
+    @property
+    def kind(self) -> str:
+        """What is to be said of it, beside its name."""
+        return f"of another project, {self.project}" if self.project else self.service or f"image {self.image}"
 
     def __str__(self) -> str:
-        return f"container {self.name} ({self.service or self.image})"
+        return f"container {self.name} ({self.kind})"
 
 
 class Subnet(NamedTuple):
@@ -88,7 +95,11 @@ def _holder(container: Mapping[str, Any], state: str) -> Holder:
     labels = container.get("Labels") or {}
     ours = labels.get(names.STATE) == state
     name = str((container.get("Names") or [container.get("Id", "")[:12]])[0]).lstrip("/")
-    return Holder(name, str(container.get("Image", "")), labels.get(names.SERVICE, "") if ours else "")
+    image = str(container.get("Image", ""))
+    if is_image_id(image):  # made by an ID, as ours are: as short as engines show it
+        image = image.removeprefix("sha256:")[:12]
+    service, project = (names.SERVICE, "") if ours else ("", names.PROJECT)
+    return Holder(name, image, labels.get(service, ""), labels.get(project, ""))
 
 
 def _published(container: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
@@ -144,11 +155,14 @@ def _name_taken(goal: Goal, facts: EngineFacts) -> Iterator[Finding]:
         name = names.container_name(facts.project, goal.spec.name, goal.revision, index)
         holder = facts.named.get(name)
         if holder is not None and not holder.service:
+            remedy = f"rename it or remove it, for instance with `docker rename {name} other`, or rename this service"
+            if holder.project:
+                remedy = "give this project another `name`"
             yield (
-                f"the name {name} is taken by a container that is not ours (image {holder.image}); it is not touched",
+                f"the name {name} is taken by a container that is not ours ({holder.kind}); it is not touched",
                 "S002",
                 "image",
-                f"rename it or remove it, for instance with `docker rename {name} other`, or rename this service",
+                remedy,
             )
 
 

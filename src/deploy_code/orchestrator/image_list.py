@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from deploy_code.drivers.engine.errors import EngineError
 from deploy_code.drivers.engine.order import BUILD
 from deploy_code.drivers.engine.reference import Reference, is_image_id, parse_reference
 from deploy_code.errors import ServiceError
@@ -13,6 +14,7 @@ from deploy_code.errors import ServiceError
 if TYPE_CHECKING:
     from deploy_code.drivers.engine.client import EngineClient
 
+_VANISHED, _LISTED_AGAIN = "image not known", 3
 LOCALHOST = "localhost"  # the registry that Podman gives to images which were built or loaded under a short name
 
 
@@ -79,7 +81,14 @@ def _is_built(image: Image) -> bool:
 
 async def list_images(client: EngineClient) -> ImageList:
     """Raises as ``EngineClient.call``."""
-    return ImageList([_image(data) for data in await client.call("GET", "/images/json")])
+    again = _LISTED_AGAIN
+    while True:
+        try:
+            return ImageList([_image(data) for data in await client.call("GET", "/images/json")])
+        except EngineError as error:  # Podman gives up when somebody removes an image while it makes the list
+            if not again or _VANISHED not in error.message:
+                raise
+            again -= 1
 
 
 def image_of(inspected: Mapping[str, Any]) -> Image:

@@ -43,6 +43,12 @@ class Leavings:
     def size(self) -> int:
         return sum(item.size for item in self.items)
 
+    @property
+    def names(self) -> str:
+        """As a list for people. Two engines may have things of one name: then each is told with its engine."""
+        is_one = len({item.engine for item in self.items}) < 2
+        return ", ".join(item.name if is_one else f"{item.name} ({item.engine})" for item in self.items)
+
     def only(self, shown: Leavings) -> Leavings:
         """Those that were in ``shown`` too."""
         known = {item.identity for item in shown.items}

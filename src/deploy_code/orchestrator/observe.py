@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from deploy_code.drivers.engine.order import CONTAINER
 from deploy_code.model import Drift, Exit, Instance, Phase
 from deploy_code.plan.observed import Observed, ObservedService
 from deploy_code.plan.plan import Goal
@@ -83,7 +82,7 @@ def recorded_instances(store: Store, *, agent_alive: bool) -> list[Instance]:
 def _looked_at(instance: Instance) -> Instance:
     if not instance.phase.is_alive or is_running(instance):
         return instance
-    if CONTAINER in instance.handler and not instance.pid:
+    if instance.container and not instance.pid:
         return instance.but(phase=Phase.UNKNOWN, ready_at=0.0, note="no agent is running that could ask its runtime")
     if "memory" in instance.handler:  # of a custom type: only its handler knows, and only the agent can ask it
         return instance.but(phase=Phase.UNKNOWN, ready_at=0.0, note="no agent is running that could ask its handler")

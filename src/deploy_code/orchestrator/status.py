@@ -9,7 +9,6 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from deploy_code.drivers.engine.order import CONTAINER
 from deploy_code.model import Instance, Phase, ServiceSpec
 from deploy_code.services.status import ServiceStatus, overall_health, service_circuit, service_health, service_status
 
@@ -177,7 +176,7 @@ def _instance(instance: Instance, pids: Iterable[int]) -> dict[str, Any]:
         "ports": dict(instance.ports),
         "address": instance.address,
         "published": dict(instance.published),
-        "container": instance.handler.get(CONTAINER, ""),
+        "container": instance.container,
         "restarts": instance.restarts,
         "started_at": instance.started_at,
         "ready_at": instance.ready_at,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from deploy_code.model import Content
+from deploy_code.model import Content, Port
 from deploy_code.plan.diff import Change
 from deploy_code.plan.graph import Handover
 from deploy_code.plan.holdings import places_held
 from deploy_code.plan.observed import Target
-from deploy_code.plan.plan import Plan, Step
+from deploy_code.plan.plan import Goal, Plan, Step
 
 
 def notes(target: Target, plan: Plan, wanted: Mapping[str, Change], handed: Sequence[Handover]) -> Iterator[str]:
@@ -20,6 +20,7 @@ def notes(target: Target, plan: Plan, wanted: Mapping[str, Change], handed: Sequ
             continue  # these two had it at the same time, and will again
         yield f"{thing} passes from {old} to {new}: nobody holds it until {new} is ready"
     yield from _data_left_behind(wanted)
+    yield from _told_another_place(target, plan, wanted)
     if target.kind == "deploy":
         yield from _code_not_kept(target, wanted)
         yield from _scaled(wanted)
@@ -56,6 +57,27 @@ def _data_left_behind(wanted: Mapping[str, Change]) -> Iterator[str]:
             whose = old.container.runtime
             at = f" at {old.container.engine}" if whose == new.container.runtime else ""
             yield f"{name}: the data in {_list(names)} stays in {whose}{at}: the other engine has volumes of its own"
+
+
+def _told_another_place(target: Target, plan: Plan, wanted: Mapping[str, Change]) -> Iterator[str]:
+    """Who runs on was told at its start where others answer, and hears of no change."""
+    for moved, change in wanted.items():
+        if change.old is None or change.new is None or _place(change.old) == _place(change.new):
+            continue
+        asked = f"${{services.{moved}."
+        names = [name for name in plan.unchanged if any(asked in text for text in _texts(target.goals[name]))]
+        if names:
+            yield f"{moved} answers elsewhere from now on, and {_list(names)} goes on with what it was told: restart it"
+
+
+def _place(goal: Goal) -> tuple[bool, tuple[Port, ...]]:
+    content = goal.spec.content
+    return content.has_own_network, content.ports
+
+
+def _texts(goal: Goal) -> Iterator[str]:
+    content = goal.spec.content
+    yield from (content.command, *content.args, *content.env.values())
 
 
 def _volumes_of_engine(content: Content) -> list[str]:

@@ -29,6 +29,7 @@ from deploy_code.model import Exit
 from deploy_code.reliability.registry import Breakers
 
 _STREAM_SECONDS = 2.0  # a stream that broke off, of an engine that is there, is back sooner
+_CALL_SECONDS = 30.0  # for a signal to be sent; an engine that is busy starting takes its time
 _KILL_SECONDS = 10.0  # what has not ended so long after SIGKILL hangs in the kernel
 _END_KNOWN_SECONDS = 2.0  # so long the event of an end may take that the engine has told us of
 _PAUSE_KNOWN_SECONDS = 0.5  # likewise of a pause
@@ -234,7 +235,7 @@ class ContainerDriver:
         self, place: Place, container: str, verb: str, query: Mapping[str, object] | None = None
     ) -> bool:
         try:
-            await place.client.call("POST", f"/containers/{container}/{verb}", query=query)
+            await place.client.call("POST", f"/containers/{container}/{verb}", query=query, timeout=_CALL_SECONDS)
         except EngineError as exc:
             found = None if exc.status == 404 else await place.inspect(container)
             if found is None or not found["State"]["Running"]:

@@ -322,7 +322,7 @@ class EngineWatch:
             self._alive.add(container)
             return
         if known.code is None and known.signal is None and found["Status"] != "created":
-            known = exit_of(_seconds(found.get("FinishedAt", ""), known.at), found["ExitCode"])
+            known = exit_of(_seconds(found.get("FinishedAt", ""), known.at), found.get("ExitCode"))
         if found.get("OOMKilled"):
             self._starved.add(container)
         self._settle(container, self._with_cause(container, known))

@@ -174,7 +174,9 @@ class Follower:
         self._trouble = None
         position = Position.read(self._position_path)
         self._counter, self._skip = Counter(position), position.count
-        os.makedirs(os.path.dirname(self._position_path), mode=0o700, exist_ok=True)
+        folder = os.path.dirname(self._position_path)
+        for each in (os.path.dirname(folder), folder):  # makedirs minds the mode of the last one only
+            os.makedirs(each, mode=0o700, exist_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._record = os.open(self._position_path, flags, 0o600)
         self._log = os.open(self._log_path or os.devnull, flags | os.O_APPEND, 0o640)

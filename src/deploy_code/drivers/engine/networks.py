@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from deploy_code.errors import DriverError
 
 _TRIES = 4  # a range that was free a moment ago may be somebody's by now
 _PAUSE_SECONDS = 0.1
+Found = Mapping[str, Any]  # as the engine lists it
 _OVERLAPS = ("overlaps", "is already used on the host or by another config", "subnet is already used")
 
 
@@ -62,36 +63,51 @@ class Networks:
         )
         self.forget()
         for each in listed:
-            try:  # by name: Podman removes networks in use when they are named by their id
-                await self._client.call("DELETE", f"/networks/{each['Name']}")
-            except EngineError as exc:
-                if exc.status not in (403, 404, 409, 500):  # in use, or gone already
-                    raise
+            if (each.get("Labels") or {}).get(STATE) == state:
+                await self._remove(each)
+
+    async def _remove(self, network: Found) -> bool:
+        """False where somebody is on it. Docker has several of one name at times, so the id it is; but Podman removes
+        what is in use when it is named by its id."""
+        key = "Name" if (await self._client.info()).name == "podman" else "Id"
+        try:
+            await self._client.call("DELETE", f"/networks/{network[key]}")
+        except EngineError as exc:
+            if exc.status not in (403, 404, 409, 500):
+                raise
+            return exc.status == 404
+        return True
 
     async def _ensure(self, name: str, order: ContainerOrder) -> FoundNetwork:
-        found = await self._look(name)
-        if found is None:
-            found = await self._make(name, order)
-        labels = found.get("Labels") or {}
+        found = await self._named(name) or await self._make(name, order)
+        labels = found[0].get("Labels") or {}
+        ours = [each for each in found if (each.get("Labels") or {}).get(STATE) == order.state]
         if labels.get(STATE) != order.state:
+            for each in ours:  # made at the same time as somebody else's, which was there first
+                await self._remove(each)
             raise DriverError(
                 f"the network {name} is there already, and it is not this project's",
                 code="E010",
                 meaning=_whose(labels),
                 remedy="Remove it if nobody needs it, or give this project another `name`",
             )
-        return _facts(found)
+        return _facts(await self._only(ours))
 
-    async def _look(self, name: str) -> Mapping[str, Any] | None:
-        try:
-            found: Mapping[str, Any] = await self._client.call("GET", f"/networks/{name}")
-        except EngineError as exc:
-            if exc.status == 404:
-                return None
-            raise
-        return found if found.get("Name") == name else None  # parts of an id are found too
+    async def _only(self, found: Sequence[Found]) -> Found:
+        """One of several with one name, which are of no use to a container: those that nobody is on go."""
+        left = list(found)
+        for each in reversed(found):
+            if len(left) > 1 and await self._remove(each):
+                left.remove(each)
+        return left[0]
 
-    async def _make(self, name: str, order: ContainerOrder) -> Mapping[str, Any]:
+    async def _named(self, name: str) -> list[Found]:
+        """Those of this very name, the oldest first. Docker makes several where several ask at once."""
+        listed = await self._client.call("GET", "/networks", query={"filters": {"name": [name]}})
+        found = [each for each in listed if each.get("Name") == name]
+        return sorted(found, key=lambda each: (str(each.get("Created", "")), str(each.get("Id", ""))))
+
+    async def _make(self, name: str, order: ContainerOrder) -> list[Found]:
         cidr = order.container.network.cidr
         for last in range(_TRIES - 1, -1, -1):
             try:
@@ -99,24 +115,26 @@ class Networks:
                 await self._create(name, order, subnet)
                 break
             except EngineError as exc:
-                if await self._look(name) is not None:
+                if await self._named(name):
                     break  # somebody was quicker
                 if not last or not _may_pass(exc, cidr):
                     raise _not_made(name, cidr, exc) from exc
                 await asyncio.sleep(_PAUSE_SECONDS)
-        found = await self._look(name)
-        if found is None:
+        found = await self._named(name)
+        if not found:
             raise DriverError(f"the network {name} was removed while it was made", code="E010", retryable=True)
         return found
 
     async def _free_range(self, name: str, order: ContainerOrder) -> str:
         """The range that the engine would take; it keeps nobody else off it in between."""
-        await self._create(name, order, "")
-        found = await self._look(name)
-        await self._client.call("DELETE", f"/networks/{name}")
-        return _facts(found).subnet if found is not None else ""
+        made = await self._create(name, order, "")
+        found = next((each for each in await self._named(name) if each["Id"] == made), None)
+        if found is None:
+            return ""
+        await self._remove(found)
+        return _facts(found).subnet
 
-    async def _create(self, name: str, order: ContainerOrder, subnet: str) -> None:
+    async def _create(self, name: str, order: ContainerOrder, subnet: str) -> str:
         body: dict[str, Any] = {
             "Name": name,
             "Driver": "bridge",
@@ -126,10 +144,10 @@ class Networks:
         if subnet:
             gateway = str(next(ipaddress.ip_network(subnet, strict=False).hosts()))
             body["IPAM"] = {"Driver": "default", "Config": [{"Subnet": subnet, "Gateway": gateway}]}
-        await self._client.call("POST", "/networks/create", body=body)
+        return str((await self._client.call("POST", "/networks/create", body=body))["Id"])
 
 
-def _facts(found: Mapping[str, Any]) -> FoundNetwork:
+def _facts(found: Found) -> FoundNetwork:
     configs = (found.get("IPAM") or {}).get("Config") or []
     for config in configs:
         subnet = config.get("Subnet", "")

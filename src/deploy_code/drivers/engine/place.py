@@ -20,6 +20,7 @@ from deploy_code.errors import DeployCodeError
 from deploy_code.reliability.registry import Breakers
 
 STARTS_AT_ONCE = 10  # creates and starts; more make an engine slower, not faster
+_IMAGES_KEPT = 200  # an agent may live through thousands of builds
 DRAIN_SECONDS = 5.0  # so long after its end a container's last words are waited for
 
 
@@ -51,8 +52,9 @@ class Place:
             ended=self.watch.ended,
             told=told,
         )
-        self._images: dict[str, asyncio.Task[Mapping[str, Any]]] = {}
+        self._images: dict[str, asyncio.Task[tuple[str, ...]]] = {}
         self._leftovers: set[str] = set()
+        self._removals: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def is_direct(self) -> bool:
@@ -75,31 +77,48 @@ class Place:
         found: list[Listed] = await self.client.call(
             "GET", "/containers/json", query={"all": 1, "filters": {"label": labels}}
         )
-        return found
+        return [each for each in found if {f"{name}={value}" for name, value in each["Labels"].items()} >= {*labels}]
 
-    async def image_config(self, image: str) -> Mapping[str, Any]:
-        """What an image says of itself; asked once for each."""
+    async def kept_paths(self, image: str) -> tuple[str, ...]:
+        """Folders that an image wants to outlive its containers; asked once for each."""
         task = self._images.get(image)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+            if len(self._images) >= _IMAGES_KEPT:
+                self._images.pop(next(iter(self._images)))
             task = asyncio.get_running_loop().create_task(self._look_at(image), name=f"image {image}")
             self._images[image] = task
         return await asyncio.shield(task)
 
-    async def _look_at(self, image: str) -> Mapping[str, Any]:
-        return (await self.client.call("GET", f"/images/{image}/json")).get("Config") or {}
+    async def _look_at(self, image: str) -> tuple[str, ...]:
+        config = (await self.client.call("GET", f"/images/{image}/json")).get("Config") or {}
+        return tuple(config.get("Volumes") or ())
 
     # ----------------------------------------------------------------------- removing
 
-    async def remove(self, container: str, *, drain: bool = True, with_volumes: bool = False) -> None:
-        """Remove it, running or not, once all that it said is in our log. One that is not there is no error."""
+    async def remove(self, container: str, *, drain: bool = True) -> None:
+        """Remove it, running or not, once all that it said is in our log; its volumes stay. One that is not there is no
+        error. It is done once, however many ask at the same time, and to the end, also if they are cancelled."""
+        task = self._removals.get(container)
+        if task is None:
+            work = self._remove(container, drain=drain)
+            task = asyncio.get_running_loop().create_task(work, name=f"remove {container[:12]}")
+            self._removals[container] = task
+            task.add_done_callback(lambda done: self._removed(container, done))
+        await asyncio.shield(task)
+
+    def _removed(self, container: str, task: asyncio.Task[None]) -> None:
+        self._removals.pop(container, None)
+        if not task.cancelled():
+            task.exception()  # told to those who wait; maybe nobody does any more
+
+    async def _remove(self, container: str, *, drain: bool) -> None:
         if drain and self.watch.is_alive(container):
             await self._kill(container)
         if drain:
             await self.followers.drained(container, DRAIN_SECONDS)
         await self.followers.leave(container)
         try:
-            query = {"force": 1, "v": int(with_volumes)}
-            await self.client.call("DELETE", f"/containers/{container}", query=query)
+            await self.client.call("DELETE", f"/containers/{container}", query={"force": 1, "v": 0})
         except EngineError as exc:
             if exc.status != 404 and "already in progress" not in exc.message:
                 raise
@@ -154,6 +173,6 @@ class Place:
         self.followers.close()
         self.networks.close()
         self.memory.close()
-        for task in (*self._tasks, *self._images.values()):
+        for task in (*self._tasks, *self._images.values(), *self._removals.values()):
             task.cancel()
         self.spawn(self.client.close(), f"close {self.client.protects}")

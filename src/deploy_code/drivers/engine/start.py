@@ -39,7 +39,7 @@ _CALL_SECONDS = 120.0  # an engine that starts many at once takes its time over 
 _PAUSE_SECONDS = 0.2  # grows; after a call that was lost though the engine seems to be there
 _NAME_TRIES = 20  # while what had the name is being removed
 _NAME_SECONDS = 0.1
-_TRIES, _ADDRESS_TRIES, _ADDRESS_SECONDS = 5, 3, 0.2
+_TRIES, _ADDRESS_TRIES, _ADDRESS_SECONDS = 10, 3, 0.2
 _NEVER = "0001-01-01"  # how the API tells a time that has not come
 
 Inspected = Mapping[str, Any]
@@ -49,7 +49,7 @@ Inspected = Mapping[str, Any]
 class _Made:
     """What the engine has made of a start so far."""
 
-    mac: str = ""  # to ask for
+    chooses: bool = False  # address and MAC are chosen here
     container: str = ""
     broken_off: bool = False  # nobody waits for it any more
     task: asyncio.Task[Running] | None = None
@@ -61,14 +61,15 @@ class Starts:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._under_way: dict[str, _Made] = {}
+        self._last_address: dict[str, int] = {}  # by subnet: how many addresses from its first one
 
     async def start(self, order: ContainerOrder, log: Mapping[str, object], *, fixes_mac: bool = False) -> Running:
         """Start it; an engine that is away is waited for. Raises DriverError.
 
-        ``fixes_mac``: each of its containers gets the same MAC, so that who knows its IP need not learn anew.
+        ``fixes_mac``: an IP always has the same MAC, whoever has it, so that who knows it need not learn anew.
         """
         made = self._under_way.setdefault(order.uuid, _Made())
-        made.container, made.mac = "", mac_of(order.uuid) if fixes_mac else ""
+        made.container, made.chooses = "", fixes_mac
         deadline, pause = time.monotonic() + order.patience, _PAUSE_SECONDS
         while True:
             try:
@@ -120,8 +121,9 @@ class Starts:
         for _ in range(_TRIES):
             async with place.turn:
                 needs = await self._needs(order)
+                asked = _within(address, needs.network) or (self._next_address(needs.network) if made.chooses else "")
                 made.task = asyncio.get_running_loop().create_task(
-                    self._make(order, log, made, needs, _within(address, needs.network)), name=f"start {order.name}"
+                    self._make(order, log, made, needs, asked), name=f"start {order.name}"
                 )
                 try:
                     return await asyncio.shield(made.task)
@@ -132,11 +134,23 @@ class Starts:
                         refused += 1
                         address = address if refused < _ADDRESS_TRIES else ""
                         await asyncio.sleep(_ADDRESS_SECONDS)  # Podman gives it free a moment after the container
-                    else:
+                    elif not (refusals.is_address_refused(exc) and asked):
                         raise
         raise DriverError(
             f"container {order.name} cannot be started: its network goes away again and again", code="E010"
         )
+
+    def _next_address(self, network: FoundNetwork) -> str:
+        """One after the other, so that one that has just become free is the last to be used again."""
+        if not network.subnet:
+            return ""
+        subnet = ipaddress.ip_network(network.subnet, strict=False)
+        count = subnet.num_addresses - 3  # without those of the network, of this machine, and of all
+        if count < 1:
+            return ""
+        place = self._last_address.get(network.subnet, zlib.crc32(os.urandom(4))) + 1
+        self._last_address[network.subnet] = place
+        return str(subnet.network_address + 2 + place % count)
 
     async def _needs(self, order: ContainerOrder) -> _Needs:
         """Have there what the container is made with. Raises DriverError and EngineError."""
@@ -147,8 +161,8 @@ class Starts:
         if not order.container.shares_host:
             network = await place.networks.ensure(order)
         await volumes.ensure_named(place.client, order)
-        config = await place.image_config(order.container.image_id or order.image)
-        return _Needs(network, tuple(config.get("Volumes") or ()), publish_all=not await place.is_direct())
+        kept = await place.kept_paths(order.container.image_id or order.image)
+        return _Needs(network, kept, publish_all=not await place.is_direct())
 
     async def _make(
         self, order: ContainerOrder, log: Mapping[str, object], made: _Made, needs: _Needs, address: str
@@ -160,7 +174,7 @@ class Starts:
             log=log,
             gateway=needs.network.gateway,
             address=address,
-            mac=made.mac,
+            mac=mac_of(address) if made.chooses and address else "",
             publish_all=needs.publish_all,
             anonymous=anonymous,
         )
@@ -292,9 +306,9 @@ def running_of(
     )
 
 
-def mac_of(uuid: str) -> str:
-    """A MAC of an instance's own: locally administered, for one machine."""
-    return ":".join(("02", "dc", *(f"{byte:02x}" for byte in zlib.crc32(uuid.encode()).to_bytes(4))))
+def mac_of(address: str) -> str:
+    """The MAC of whoever has this IP, as Docker derives it: locally administered, for one machine."""
+    return ":".join(("02", "42", *(f"{byte:02x}" for byte in ipaddress.ip_address(address).packed[-4:])))
 
 
 def _has_run(found: Inspected) -> bool:
