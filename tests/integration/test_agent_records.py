@@ -81,7 +81,7 @@ async def test_breakers_that_are_not_closed_are_in_the_state_and_every_change_is
 
 async def test_an_agent_brings_the_state_of_an_older_version_up_to_date(house: House) -> None:
     """As when systemd starts it after an update, before any command has run."""
-    for statement in ("DROP TABLE circuits", "PRAGMA user_version = 1"):
+    for statement in ("DROP TABLE circuits", "DROP TABLE images", "PRAGMA user_version = 1"):
         house.store._sql._db.execute(statement)
     await house.want(house.wanted("app", sleeper(), min_ready_seconds=0.05))
     await house.ready("app")

@@ -201,7 +201,7 @@ async def test_a_process_with_our_marks_that_is_no_instance_is_extra_and_can_be_
         assert not alive(grandchild), "with all that belongs to it"
         assert await drifts(house) == []
         assert alive(instance.pid)
-        assert "ExtraRemoved" in house.events()
+        await house.eventually(lambda: "ExtraRemoved" in house.events())
     finally:
         child.kill()
         child.wait()
