@@ -192,11 +192,11 @@ def test_what_the_file_says_wins_over_the_image(dock: Harbour) -> None:
     assert "got SIGHUP" in dock.logs("app")
 
 
-def test_args_alone_replace_the_images_command_and_keep_its_entrypoint(harbour: Harbour) -> None:
+def test_args_alone_replace_the_images_command_and_keep_its_entrypoint(dock: Harbour) -> None:
     service = {"image": CHECKED, "args": [f"echo given to sh; touch /data/healthy; {SLEEP}"], "ports": []}
-    harbour.deploy({"app": service | {"stop_timeout_seconds": 1, "stop_signal": "SIGTERM"}}).ok()
-    harbour.until_logged("given to sh")
-    assert harbour.inspect("app")["Path"] == "/bin/sh"
+    dock.deploy({"app": service | {"stop_timeout_seconds": 1, "stop_signal": "SIGTERM"}}).ok()
+    dock.until_logged("given to sh")
+    assert dock.inspect("app")["Path"] == "/bin/sh"
 
 
 def test_a_command_alone_replaces_the_entrypoint_and_drops_the_images_command(dock: Harbour) -> None:
@@ -248,9 +248,9 @@ def test_a_container_that_ends_with_0_has_failed_too(dock: Harbour) -> None:
     dock.told(dock.deploy({"db": dying("exit 0")}), "E005", "db")
 
 
-def test_a_container_killed_by_a_signal_names_the_signal(harbour: Harbour) -> None:
+def test_a_container_killed_by_a_signal_names_the_signal(dock: Harbour) -> None:
     """A shell in a shell: the kernel keeps deadly signals from a process 1 that sends them to itself."""
-    harbour.told(harbour.deploy({"db": dying("sh -c 'kill -SEGV $$$$'; exit $?")}), "E005", "SEGV")
+    dock.told(dock.deploy({"db": dying("sh -c 'kill -SEGV $$$$'; exit $?")}), "E005", "SEGV")
 
 
 def test_a_failure_rolls_back_processes_and_containers_as_one_and_to_the_older_image(dock: Harbour) -> None:
@@ -364,14 +364,14 @@ def test_scale_starts_and_stops_containers_and_leaves_the_others_alone(dock: Har
     assert dock.ids()["web"] == first
 
 
-def test_replicas_share_the_services_name_and_each_has_its_own_dynamic_port(harbour: Harbour) -> None:
+def test_replicas_share_the_services_name_and_each_has_its_own_dynamic_port(dock: Harbour) -> None:
     ports = [{"container_port": 8080, "dynamic": True}]
-    harbour.deploy({"web": page(replicas=2, ports=ports), "probe": shell(SLEEP, "web")}).ok()
-    published = [each["published"]["8080"] for each in instances(harbour.project, "web")]
+    dock.deploy({"web": page(replicas=2, ports=ports), "probe": shell(SLEEP, "web")}).ok()
+    published = [each["published"]["8080"] for each in instances(dock.project, "web")]
     assert len(set(published)) == 2
     assert [text_at(port).strip() for port in published] == ["v1", "v1"]
-    addresses = {line for line in harbour.inside("probe", "nslookup web. | grep Address").split() if "." in line}
-    own = {next(iter(each["NetworkSettings"]["Networks"].values()))["IPAddress"] for each in harbour.containers("web")}
+    addresses = {line for line in dock.inside("probe", "nslookup web. | grep Address").split() if "." in line}
+    own = {next(iter(each["NetworkSettings"]["Networks"].values()))["IPAddress"] for each in dock.containers("web")}
     assert own <= addresses
 
 
@@ -393,13 +393,13 @@ def test_stop_of_one_service_stops_what_needs_it_and_leaves_the_rest(dock: Harbo
     assert dock.running() == {"other": 1}
 
 
-def test_a_container_that_hangs_on_its_stop_signal_is_killed_in_time(harbour: Harbour) -> None:
+def test_a_container_that_hangs_on_its_stop_signal_is_killed_in_time(dock: Harbour) -> None:
     deaf = "trap 'echo I stay' TERM; while :; do sleep 0.2; done"
-    harbour.deploy({"app": shell(deaf, stop_timeout_seconds=1), "slow": shell(deaf, stop_timeout_seconds=300)}).ok()
-    harbour.run("stop", "--services", "app", timeout=20).ok()
-    assert "I stay" in harbour.logs("app")
-    harbour.run("stop", "--timeout", "1", timeout=20).ok()
-    assert harbour.names() == []
+    dock.deploy({"app": shell(deaf, stop_timeout_seconds=1), "slow": shell(deaf, stop_timeout_seconds=300)}).ok()
+    dock.run("stop", "--services", "app", timeout=20).ok()
+    assert "I stay" in dock.logs("app")
+    dock.run("stop", "--timeout", "1", timeout=20).ok()
+    assert dock.names() == []
 
 
 def test_stop_works_with_a_broken_file(dock: Harbour) -> None:
@@ -468,19 +468,19 @@ def test_a_container_that_floods_its_log_stays_up_and_its_last_lines_are_kept(do
     assert [line.split()[-1] for line in dock.logs("-n", "3").splitlines()] == ["59999", "60000", "line"]
 
 
-def test_status_shows_containers_with_image_container_address_and_use(harbour: Harbour) -> None:
+def test_status_shows_containers_with_image_container_address_and_use(dock: Harbour) -> None:
     port = free_port()
-    harbour.deploy({"web": page(ports=[{"container_port": 8080, "host_port": port}])}).ok()
-    service = harbour.project.status()["services"]["web"]
+    dock.deploy({"web": page(ports=[{"container_port": 8080, "host_port": port}])}).ok()
+    service = dock.project.status()["services"]["web"]
     assert service["image"] == "dc-test/web:1"
     assert service["status"] == "running" and service["health"] == "healthy"
-    [web_] = instances(harbour.project, "web")
-    assert web_["container"] == harbour.id_of("web")
+    [web_] = instances(dock.project, "web")
+    assert web_["container"] == dock.id_of("web")
     assert web_["published"] == {"8080": port}
-    assert web_["pid"] == harbour.inspect("web")["State"]["Pid"]
+    assert web_["pid"] == dock.inspect("web")["State"]["Pid"]
     assert web_["memory_bytes"] > 0 and web_["processes"] >= 1
-    shown = harbour.run("status", "--detailed").ok().stdout
-    assert harbour.id_of("web")[:12] in shown and str(port) in shown
+    shown = dock.run("status", "--detailed").ok().stdout
+    assert dock.id_of("web")[:12] in shown and str(port) in shown
     assert "dc-test/web:1" in shown
 
 

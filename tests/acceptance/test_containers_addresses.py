@@ -184,21 +184,21 @@ def test_two_projects_do_not_reach_each_other_by_name(dock: Harbour, make_projec
 # --------------------------------------------------------------------------- the network
 
 
-def test_a_project_has_one_network_which_goes_with_it(harbour: Harbour) -> None:
-    harbour.deploy({"api": page(), "db": shell()}).ok()
-    [network] = harbour.networks()
-    assert network["Name"] == harbour.name
-    for each in harbour.containers():
-        assert list(each["NetworkSettings"]["Networks"]) == [harbour.name]
-    harbour.run("stop").ok()
-    until(lambda: harbour.networks() == [], "the network to go")
+def test_a_project_has_one_network_which_goes_with_it(dock: Harbour) -> None:
+    dock.deploy({"api": page(), "db": shell()}).ok()
+    [network] = dock.networks()
+    assert network["Name"] == dock.name
+    for each in dock.containers():
+        assert list(each["NetworkSettings"]["Networks"]) == [dock.name]
+    dock.run("stop").ok()
+    until(lambda: dock.networks() == [], "the network to go")
 
 
-def test_the_cidr_of_the_file_is_that_of_the_network(harbour: Harbour) -> None:
-    cidr = "10.199.7.0/24" if harbour.engine.kind == "docker" else "10.199.8.0/24"
-    harbour.deploy({"api": page(), "front": fetches("http://api:8080", "api")}, infrastructure=net(cidr=cidr)).ok()
-    assert harbour.address("api").rpartition(".")[0] == cidr.rpartition(".")[0]
-    harbour.until_logged("got v1")
+def test_the_cidr_of_the_file_is_that_of_the_network(dock: Harbour) -> None:
+    cidr = "10.199.7.0/24" if dock.engine.kind == "docker" else "10.199.8.0/24"
+    dock.deploy({"api": page(), "front": fetches("http://api:8080", "api")}, infrastructure=net(cidr=cidr)).ok()
+    assert dock.address("api").rpartition(".")[0] == cidr.rpartition(".")[0]
+    dock.until_logged("got v1")
 
 
 def test_a_cidr_that_overlaps_a_network_is_e010_that_names_it(harbour: Harbour) -> None:
@@ -230,15 +230,15 @@ def test_a_new_cidr_moves_the_project_to_a_new_network(dock: Harbour) -> None:
     until(lambda: len(dock.networks()) == 1, "the old network to go")
 
 
-def test_a_network_of_our_name_that_is_not_ours_is_e010_and_is_left_alone(harbour: Harbour) -> None:
-    made = harbour.engine.api("POST", "/networks/create", {"Name": harbour.name, "Driver": "bridge"})
+def test_a_network_of_our_name_that_is_not_ours_is_e010_and_is_left_alone(dock: Harbour) -> None:
+    made = dock.engine.api("POST", "/networks/create", {"Name": dock.name, "Driver": "bridge"})
     try:
-        run = harbour.deploy({"api": page()}).exits(1)
-        assert "E010" in run.stderr and harbour.name in run.stderr
-        assert harbour.names() == []
-        harbour.engine.api("GET", f"/networks/{made['Id']}")
+        run = dock.deploy({"api": page()}).exits(1)
+        assert "E010" in run.stderr and dock.name in run.stderr
+        assert dock.names() == []
+        dock.engine.api("GET", f"/networks/{made['Id']}")
     finally:
-        harbour.engine.api("DELETE", f"/networks/{harbour.name}")
+        dock.engine.api("DELETE", f"/networks/{dock.name}")
 
 
 def test_dns_servers_of_the_file_are_asked(dock: Harbour) -> None:

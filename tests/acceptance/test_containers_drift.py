@@ -59,18 +59,18 @@ def test_a_limit_changed_by_hand_is_told_and_mended(dock: Harbour) -> None:
     assert one(dock, "other") == other, "who has not drifted goes on"
 
 
-def test_what_was_taken_from_the_network_or_paused_is_told_and_mended(harbour: Harbour) -> None:
-    harbour.deploy({"api": shell(), "idle": shell()}).ok()
-    network = f"/networks/{harbour.name}/disconnect"
-    harbour.engine.api("POST", network, {"Container": one(harbour, "api")})
-    harbour.engine.api("POST", f"/containers/{one(harbour, 'idle')}/pause")
-    assert [(each["service"], each["kind"], each["text"]) for each in drift(harbour)] == [
-        ("api", "network", f"network: it is not on the network {harbour.name}"),
+def test_what_was_taken_from_the_network_or_paused_is_told_and_mended(dock: Harbour) -> None:
+    dock.deploy({"api": shell(), "idle": shell()}).ok()
+    network = f"/networks/{dock.name}/disconnect"
+    dock.engine.api("POST", network, {"Container": one(dock, "api")})
+    dock.engine.api("POST", f"/containers/{one(dock, 'idle')}/pause")
+    assert [(each["service"], each["kind"], each["text"]) for each in drift(dock)] == [
+        ("api", "network", f"network: it is not on the network {dock.name}"),
         ("idle", "changed", "it is paused"),
     ]
-    harbour.run("deploy").ok()
-    assert drift(harbour, 0) == []
-    assert harbour.running() == {"api": 1, "idle": 1}
+    dock.run("deploy").ok()
+    assert drift(dock, 0) == []
+    assert dock.running() == {"api": 1, "idle": 1}
 
 
 def test_a_container_with_our_labels_that_is_no_instance_is_extra_and_goes(harbour: Harbour) -> None:

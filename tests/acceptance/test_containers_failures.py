@@ -100,21 +100,21 @@ def test_a_published_port_of_another_program_is_s004_that_names_it(dock: Harbour
             program.kill()
 
 
-def test_a_published_port_of_somebodys_container_is_s004_that_names_it(harbour: Harbour) -> None:
-    port, stranger = free_port(), f"{harbour.name}-theirs"
-    with somebodys(harbour, stranger, "-p", f"{port}:8080"):
-        refused(harbour, page(ports=[{"container_port": 8080, "host_port": port}]), "S004", str(port), stranger)
+def test_a_published_port_of_somebodys_container_is_s004_that_names_it(dock: Harbour) -> None:
+    port, stranger = free_port(), f"{dock.name}-theirs"
+    with somebodys(dock, stranger, "-p", f"{port}:8080"):
+        refused(dock, page(ports=[{"container_port": 8080, "host_port": port}]), "S004", str(port), stranger)
 
 
-def test_a_port_that_is_taken_between_the_look_and_the_start_is_s004_and_rolled_back(harbour: Harbour) -> None:
+def test_a_port_that_is_taken_between_the_look_and_the_start_is_s004_and_rolled_back(dock: Harbour) -> None:
     """The service before it takes the port, so preflight finds it free."""
     port = free_port()
     script = f"import socket, time; s = socket.create_server(('', {port})); time.sleep(1000)"
     thief = sleeper(command="python3", args=["-c", script], min_ready_seconds=0.5)
     api = page(1, "thief", ports=[{"container_port": 8080, "host_port": port}])
-    harbour.told(harbour.deploy({"thief": thief, "api": api}), "S004", str(port))
-    assert harbour.names() == []
-    assert last(harbour.project)["status"] == "rolled_back"
+    dock.told(dock.deploy({"thief": thief, "api": api}), "S004", str(port))
+    assert dock.names() == []
+    assert last(dock.project)["status"] == "rolled_back"
 
 
 @contextmanager
@@ -151,28 +151,28 @@ def test_a_volume_path_that_is_missing_is_s005_and_is_not_made(dock: Harbour) ->
     assert not missing.exists()
 
 
-def test_a_volume_path_that_disappears_later_is_told_and_never_made(harbour: Harbour) -> None:
-    folder = harbour.project.folder / "in"
+def test_a_volume_path_that_disappears_later_is_told_and_never_made(dock: Harbour) -> None:
+    folder = dock.project.folder / "in"
     folder.mkdir()
     volumes = [{"name": "in", "source": str(folder), "mount_path": "/in"}]
-    harbour.deploy({"app": page(volumes=volumes, restart={"policy": "always", "backoff_seconds": 0.1})}).ok()
+    dock.deploy({"app": page(volumes=volumes, restart={"policy": "always", "backoff_seconds": 0.1})}).ok()
     folder.rmdir()
-    harbour.engine.api("POST", f"/containers/{harbour.id_of('app')}/kill", signal="SIGKILL")
-    harbour.settled("its reason", lambda: str(folder) in harbour.run("status", "--detailed").output)
+    dock.engine.api("POST", f"/containers/{dock.id_of('app')}/kill", signal="SIGKILL")
+    dock.settled("its reason", lambda: str(folder) in dock.run("status", "--detailed").output)
     assert not folder.exists()
     folder.mkdir()
-    harbour.settled("app to be back", lambda: harbour.text("app") == "v1", 40)
+    dock.settled("app to be back", lambda: dock.text("app") == "v1", 40)
 
 
-def test_somebody_elses_volume_of_our_name_is_s005_and_keeps_its_data(harbour: Harbour) -> None:
-    name = f"{harbour.name}_data"
-    harbour.docker("volume", "create", name)
+def test_somebody_elses_volume_of_our_name_is_s005_and_keeps_its_data(dock: Harbour) -> None:
+    name = f"{dock.name}_data"
+    dock.docker("volume", "create", name)
     try:
-        refused(harbour, page(volumes=[{"name": "data", "mount_path": "/data"}]), "S005", name)
-        harbour.run("stop", "--volumes", "--yes")
-        harbour.engine.api("GET", f"/volumes/{name}")
+        refused(dock, page(volumes=[{"name": "data", "mount_path": "/data"}]), "S005", name)
+        dock.run("stop", "--volumes", "--yes")
+        dock.engine.api("GET", f"/volumes/{name}")
     finally:
-        harbour.docker("volume", "rm", "-f", name)
+        dock.docker("volume", "rm", "-f", name)
 
 
 # --------------------------------------------------------------------------- hands that meddle
@@ -229,18 +229,18 @@ def test_a_paused_container_that_is_never_restarted_is_well_again_once_it_goes_o
     assert dock.id_of("app") == before
 
 
-def test_a_paused_container_can_be_stopped(harbour: Harbour) -> None:
-    harbour.deploy({"app": page(stop_timeout_seconds=1)}).ok()
-    harbour.docker("pause", harbour.id_of("app"))
-    harbour.run("stop", timeout=40).ok()
-    assert harbour.names() == []
+def test_a_paused_container_can_be_stopped(dock: Harbour) -> None:
+    dock.deploy({"app": page(stop_timeout_seconds=1)}).ok()
+    dock.docker("pause", dock.id_of("app"))
+    dock.run("stop", timeout=40).ok()
+    assert dock.names() == []
 
 
-def test_a_container_that_is_removed_right_before_stop_is_no_error(harbour: Harbour) -> None:
-    harbour.deploy({"app": page(restart="never"), "other": shell()}).ok()
-    harbour.engine.api("DELETE", f"/containers/{harbour.id_of('app')}", force="1")
-    harbour.run("stop").ok()
-    assert harbour.names() == []
+def test_a_container_that_is_removed_right_before_stop_is_no_error(dock: Harbour) -> None:
+    dock.deploy({"app": page(restart="never"), "other": shell()}).ok()
+    dock.engine.api("DELETE", f"/containers/{dock.id_of('app')}", force="1")
+    dock.run("stop").ok()
+    assert dock.names() == []
 
 
 def test_a_network_that_is_taken_from_under_containers_is_made_again(dock: Harbour) -> None:

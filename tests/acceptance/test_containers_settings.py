@@ -16,26 +16,26 @@ from support.scenarios import instances, states, text_at, until
 # --------------------------------------------------------------------------- command, env, user, folder
 
 
-def test_command_and_args_reach_the_program_word_for_word(harbour: Harbour) -> None:
+def test_command_and_args_reach_the_program_word_for_word(dock: Harbour) -> None:
     words = ["two words", "a 'quote'", "$HOME", "*", ""]
     script = 'for each in "$@"; do echo "<$each>"; done'
-    harbour.deploy(
+    dock.deploy(
         {"app": {"image": BUSYBOX, "command": "sh", "args": ["-c", script, "sh", *words], "one_shot": True}}
     ).ok()
-    said = [line.split("<", 1)[1].rstrip(">") for line in harbour.logs("app").splitlines()]
+    said = [line.split("<", 1)[1].rstrip(">") for line in dock.logs("app").splitlines()]
     assert said == words
 
 
-def test_env_and_env_file_go_in_and_nothing_of_this_machines_environment_does(harbour: Harbour) -> None:
-    (harbour.project.folder / "shop.env").write_text("COLOUR=red\nSIZE=big\n")
-    harbour.write({"app": shell(env={"COLOUR": "blue", "KEY": "${SOME_SECRET}"}, env_file="shop.env")})
-    harbour.run("deploy", env={"SOME_SECRET": "let-me-in", "ONLY_HERE": "yes"}).ok()
-    lines = dict(line.split("=", 1) for line in harbour.inside("app", "env").splitlines())
+def test_env_and_env_file_go_in_and_nothing_of_this_machines_environment_does(dock: Harbour) -> None:
+    (dock.project.folder / "shop.env").write_text("COLOUR=red\nSIZE=big\n")
+    dock.write({"app": shell(env={"COLOUR": "blue", "KEY": "${SOME_SECRET}"}, env_file="shop.env")})
+    dock.run("deploy", env={"SOME_SECRET": "let-me-in", "ONLY_HERE": "yes"}).ok()
+    lines = dict(line.split("=", 1) for line in dock.inside("app", "env").splitlines())
     assert (lines["COLOUR"], lines["SIZE"], lines["KEY"]) == ("blue", "big", "let-me-in")
     assert "ONLY_HERE" not in lines and "NO_COLOR" not in lines
     assert lines["DEPLOY_CODE_SERVICE"] == "app" and lines["DEPLOY_CODE_REVISION"] == "1"
     for command in (["status", "--detailed"], ["plan"], ["history", "show", "1"], ["events"], ["logs"]):
-        assert "let-me-in" not in harbour.run(*command, env={"SOME_SECRET": "let-me-in"}).output, command
+        assert "let-me-in" not in dock.run(*command, env={"SOME_SECRET": "let-me-in"}).output, command
 
 
 def test_a_changed_secret_is_a_change(dock: Harbour) -> None:
@@ -46,10 +46,10 @@ def test_a_changed_secret_is_a_change(dock: Harbour) -> None:
     assert "another" not in shown.output
 
 
-def test_user_and_working_dir_are_those_of_the_file(harbour: Harbour) -> None:
-    harbour.deploy({"app": shell(user="web", working_dir="/tmp"), "number": shell(user="1234:4321")}).ok()
-    assert harbour.inside("app", "id -un; pwd").split() == ["web", "/tmp"]
-    assert harbour.inside("number", "id -u; id -g").split() == ["1234", "4321"]
+def test_user_and_working_dir_are_those_of_the_file(dock: Harbour) -> None:
+    dock.deploy({"app": shell(user="web", working_dir="/tmp"), "number": shell(user="1234:4321")}).ok()
+    assert dock.inside("app", "id -un; pwd").split() == ["web", "/tmp"]
+    assert dock.inside("number", "id -u; id -g").split() == ["1234", "4321"]
 
 
 def test_a_command_that_is_not_in_the_image_is_e003_that_names_it(harbour: Harbour) -> None:
@@ -73,11 +73,11 @@ def test_a_key_of_containers_on_a_process_is_s003(dock: Harbour, key: dict[str, 
 # --------------------------------------------------------------------------- ports
 
 
-def test_a_host_port_is_published(harbour: Harbour) -> None:
+def test_a_host_port_is_published(dock: Harbour) -> None:
     port = free_port()
-    harbour.deploy({"web": page(ports=[{"container_port": 8080, "host_port": port}])}).ok()
+    dock.deploy({"web": page(ports=[{"container_port": 8080, "host_port": port}])}).ok()
     assert text_at(port).strip() == "v1"
-    harbour.run("stop").ok()
+    dock.run("stop").ok()
     assert not answers(port)
 
 
@@ -106,12 +106,12 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
 """
 
 
-def test_udp_is_published(harbour: Harbour) -> None:
+def test_udp_is_published(dock: Harbour) -> None:
     port = free_port()
     ports = [{"container_port": 5353, "host_port": port, "protocol": "udp"}]
     dns = {"image": "python:3.11-slim", "command": "python3", "args": ["-c", UDP], "ports": ports}
-    harbour.deploy({"dns": dns | {"min_ready_seconds": 0.5, "stop_timeout_seconds": 1}}).ok()
-    [status] = instances(harbour.project, "dns")
+    dock.deploy({"dns": dns | {"min_ready_seconds": 0.5, "stop_timeout_seconds": 1}}).ok()
+    [status] = instances(dock.project, "dns")
     assert port in status["published"].values()
 
     def pong() -> bool:
@@ -195,23 +195,23 @@ def test_two_services_share_a_volume(dock: Harbour) -> None:
     until(lambda: dock.inside("reader", "cat /data/word") == "hello", "the other's word")
 
 
-def test_a_read_only_named_volume_cannot_be_written(harbour: Harbour) -> None:
+def test_a_read_only_named_volume_cannot_be_written(dock: Harbour) -> None:
     volumes = [{"name": "data", "mount_path": "/data", "read_only": True}]
-    harbour.deploy({"db": shell(volumes=volumes)}).ok()
-    assert "denied" in harbour.inside("db", "touch /data/file 2>/dev/null || echo denied")
+    dock.deploy({"db": shell(volumes=volumes)}).ok()
+    assert "denied" in dock.inside("db", "touch /data/file 2>/dev/null || echo denied")
 
 
-def test_a_folder_of_this_machine_is_mounted_where_the_file_says(harbour: Harbour) -> None:
-    folder = harbour.project.folder / "pages"
+def test_a_folder_of_this_machine_is_mounted_where_the_file_says(dock: Harbour) -> None:
+    folder = dock.project.folder / "pages"
     folder.mkdir()
     (folder / "index.html").write_text("from outside")
     volumes = [{"name": "pages", "source": "./pages", "mount_path": "/www", "read_only": True}]
-    harbour.deploy({"web": page(volumes=volumes)}).ok()
-    assert harbour.text("web") == "from outside"
-    assert harbour.inside("web", "touch /www/x 2>/dev/null || echo denied") == "denied"
+    dock.deploy({"web": page(volumes=volumes)}).ok()
+    assert dock.text("web") == "from outside"
+    assert dock.inside("web", "touch /www/x 2>/dev/null || echo denied") == "denied"
     (folder / "index.html").write_text("changed")
-    assert harbour.text("web") == "changed"
-    assert harbour.volumes() == []
+    assert dock.text("web") == "changed"
+    assert dock.volumes() == []
 
 
 def test_a_writable_folder_of_this_machine_gets_what_the_container_writes(dock: Harbour) -> None:
@@ -295,11 +295,11 @@ def test_a_changed_limit_is_a_change(dock: Harbour) -> None:
 # --------------------------------------------------------------------------- rights and surroundings
 
 
-def test_a_read_only_root_cannot_be_written_and_volumes_can(harbour: Harbour) -> None:
+def test_a_read_only_root_cannot_be_written_and_volumes_can(dock: Harbour) -> None:
     service = shell(read_only=True, **DATA)
-    harbour.deploy({"app": service}).ok()
-    assert harbour.inside("app", "touch /file 2>/dev/null || echo denied") == "denied"
-    assert harbour.inside("app", "touch /data/file && echo written") == "written"
+    dock.deploy({"app": service}).ok()
+    assert dock.inside("app", "touch /file 2>/dev/null || echo denied") == "denied"
+    assert dock.inside("app", "touch /data/file && echo written") == "written"
 
 
 def test_capabilities_are_dropped_and_added(harbour: Harbour) -> None:
@@ -323,9 +323,9 @@ def test_init_and_shared_memory_are_as_asked(dock: Harbour) -> None:
     assert dock.inside("app", "df -k /dev/shm | tail -1").split()[1] == "32768"
 
 
-def test_extra_hosts_are_known_inside(harbour: Harbour) -> None:
-    harbour.deploy({"app": shell(extra_hosts={"legacy.example": "192.0.2.7"})}).ok()
-    assert "192.0.2.7" in harbour.inside("app", "grep legacy.example /etc/hosts")
+def test_extra_hosts_are_known_inside(dock: Harbour) -> None:
+    dock.deploy({"app": shell(extra_hosts={"legacy.example": "192.0.2.7"})}).ok()
+    assert "192.0.2.7" in dock.inside("app", "grep legacy.example /etc/hosts")
 
 
 def test_log_options_are_handed_on(dock: Harbour) -> None:
