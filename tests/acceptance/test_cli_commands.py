@@ -143,7 +143,7 @@ def test_status_shows_a_row_a_service(shop):
 def test_status_detailed_shows_instances_probes_and_how_late_they_are(shop):
     text = shop.cli("status", "--detailed").ok().stdout
     assert "api r1 #0: ready" in text
-    assert f"probe    http http://localhost:{shop.ports[1]}/ passed (200)" in text
+    assert f"probe     http http://localhost:{shop.ports[1]}/ passed (200)" in text
     assert "probes per second" in text
 
 

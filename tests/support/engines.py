@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from support.daemons import Unavailable
-from support.engine_api import ApiError
+from support.engine_api import ApiError, EngineApi
 from support.engine_daemons import Engine, PrivateDocker, PrivatePodman
 from support.engine_house import EngineHouse
 from support.images_small import small_images
@@ -102,9 +103,13 @@ class Left:
         return f"{self.engine.kind}: {self.kind} {self.name} {self.more}".rstrip()
 
 
-def left_in_engines(folder: Path) -> list[Left]:
-    """Containers, networks, volumes and built images of the projects whose state lies under ``folder``."""
-    return [left for engine in _in_use if engine.record for left in _left_in(engine, folder)]
+def left_in_engines(folder: Path, env: Mapping[str, str] | None = None) -> list[Left]:
+    """Containers, networks, volumes and built images of the projects whose state lies under ``folder``.
+
+    ``env``: that of such a project; only the engines that it names are asked, which takes its time.
+    """
+    asked = [each for each in _in_use if env is None or each.env.items() <= env.items()]
+    return [left for engine in asked if engine.record for left in _left_in(engine, folder)]
 
 
 def _left_in(engine: Engine, folder: Path) -> Iterator[Left]:
@@ -118,9 +123,20 @@ def _left_in(engine: Engine, folder: Path) -> Iterator[Left]:
     for each in api("GET", "/volumes", **ours)["Volumes"] or ():
         if _is_under(each["Labels"], folder):
             yield Left(engine, "volume", each["Name"])
-    for each in api("GET", "/images/json", all="0", **ours):
+    for each in _images(api, ours):
         if _is_under(each["Labels"], folder):
             yield Left(engine, "image", each["Id"])
+
+
+def _images(api: EngineApi, filters: dict[str, Any]) -> list[dict[str, Any]]:
+    """Podman gives up when somebody removes an image while it makes the list."""
+    for _ in range(10):
+        try:
+            return list(api("GET", "/images/json", all="0", **filters))
+        except ApiError as exc:
+            if "image not known" not in exc.message:
+                raise
+    raise AssertionError("images come and go too fast to be listed")
 
 
 def _is_under(labels: dict[str, str] | None, folder: Path) -> bool:

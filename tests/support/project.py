@@ -96,7 +96,7 @@ class ProjectFolder:
 
     def in_engines(self) -> list[Left]:
         """What container engines have of this project: containers, networks, volumes, images."""
-        return left_in_engines(self.folder)
+        return left_in_engines(self.folder, self.env)
 
     def close(self) -> list[Leftover | Left]:
         """Stop everything; kill, and return, what ``stop`` did not end. Volumes and images it is to leave: they go."""

@@ -12,7 +12,7 @@ import re
 import shlex
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-from deploy_code.config.fields import flow, fold
+from deploy_code.config.fields import Section, flow, fold
 from deploy_code.config.interpolate import PLACEHOLDER
 from deploy_code.config.network import network_problems
 from deploy_code.config.nodes import Path
@@ -138,7 +138,7 @@ def _container(service: ServiceConfig, at: Path, report: Report) -> None:
         report("a container needs an image", (*at, "container_image"), remedy=remedy)
     _image_name(service.image or "", at, report)
     for key in _OF_PROCESSES:
-        if key in service.model_fields_set:
+        if _says_something(service, key):
             report(f"'{key}' is for processes: a container has its image", (*at, key), remedy="remove it", key=True)
     for index, volume in enumerate(service.volumes):
         _volume(volume, (*at, "volumes", index), report)
@@ -165,14 +165,19 @@ def _volume(volume: VolumeConfig, at: Path, report: Report) -> None:
         report("size_mb is that of a tmpfs", (*at, "size_mb"), remedy="add tmpfs: true, or remove it", key=True)
 
 
+def _says_something(section: Section, key: str) -> bool:
+    """What a program writes out has every key, with its default: that asks for nothing."""
+    return bool(getattr(section, key) != type(section).model_fields[key].get_default(call_default_factory=True))
+
+
 def _containers_only(service: ServiceConfig, kind: str, at: Path, report: Report) -> None:
     """Keys that nothing but a container acts on are no decoration: somebody relies on them."""
     for key in _OF_CONTAINERS:
-        if key in service.model_fields_set:
+        if _says_something(service, key):
             report(f"'{key}' is for containers, and this is a {kind}", (*at, key), remedy="remove it", key=True)
     for index, volume in enumerate(service.volumes):
         for key in ("source", "tmpfs", "size_mb"):
-            if key in volume.model_fields_set:
+            if _says_something(volume, key):
                 path = (*at, "volumes", index, key)
                 report(f"'{key}' is for containers, and this is a {kind}", path, remedy="remove it", key=True)
 
