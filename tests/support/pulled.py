@@ -19,6 +19,7 @@ from support.engine_api import ApiError
 from support.engine_daemons import Engine
 from support.images import Entry, Image, Layer, program
 from support.images_small import WEB, base
+from support.wait import wait_until
 
 
 def image(text: str, **config: Any) -> Image:
@@ -97,8 +98,16 @@ class ImageStep:
         return {_full(each["Id"]) for each in self.engine.api("GET", "/images/json")}
 
     def remove(self, name: str) -> None:
-        with suppress(ApiError):
+        """An engine that is just busy with the image, as after a pull, is asked again; one that somebody uses stays."""
+        with suppress(AssertionError):
+            wait_until(lambda: self._removed(name), 2)
+
+    def _removed(self, name: str) -> bool:
+        try:
             self.engine.api("DELETE", f"/images/{name}", force="1")
+        except ApiError as exc:
+            return exc.status == 404 or "not known" in exc.message
+        return True
 
 
 def _full(image_id: str) -> str:
