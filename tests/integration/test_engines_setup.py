@@ -182,7 +182,10 @@ def command_lines() -> Iterator[Path]:
     return (path for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists())
 
 
-def test_what_a_project_leaves_in_an_engine_is_found_and_removed(engine: Engine, project: ProjectFolder):
+def test_what_a_project_leaves_in_an_engine_is_found_and_removed(
+    engine: Engine, make_project: Callable[..., ProjectFolder]
+):
+    project = make_project(**engine.env)
     labels = {"Labels": {STATE: str(project.state)}}
     name = f"setup-{uuid4().hex[:8]}"
     engine.api("POST", "/volumes/create", {"Name": name, **labels})

@@ -53,7 +53,7 @@ def version(project, text, **more):
     """Deploy another version of the service that is built from the folder ``app``."""
     app = project.folder / "app"
     app.mkdir(exist_ok=True)
-    (app / "page").write_text(text)
+    (app / "page").write_text(f"{text} of {project.folder}")  # another test's image of the same content would do
     (app / "Dockerfile").write_text("FROM dc-test/web:1\nCOPY page /www/index.html\n")
     write(project, **more)
     project.cli("deploy").ok()
@@ -163,7 +163,7 @@ def test_nothing_goes_unasked_and_what_goes_is_found_by_the_record_whatever_the_
     assert len(images_of(on_docker)) == 1
 
 
-def test_what_is_on_an_engine_that_is_away_stays_and_is_told(make_project, private_docker):
+def test_what_is_on_an_engine_that_is_away_stays_and_is_told(private_docker, make_project):
     project = make_project(**private_docker.env)
     project.engine = private_docker
     for text in ("one", "two"):

@@ -93,8 +93,9 @@ class Stopping:
     def _failed(self, exc: DeployCodeError) -> str:
         """Say so, the same thing once; why it was."""
         why = self._card.clean(exc.text)
-        if exc.code == "E014" and not self._patience:  # nobody can be asked: whoever waits for it must know too
-            phase, note = Phase.UNKNOWN, f"{title(exc.code)}: {why}"
+        if exc.code == "E014":  # nobody can be asked: whoever waits for it must know too
+            phase = Phase.STOPPING if self._patience else Phase.UNKNOWN
+            note = f"{title(exc.code)}: {why}"
         else:
             phase, note = Phase.STOPPING, f"{endings.NOT_STOPPED}: {why}"
         is_news = note != self._card.instance.note

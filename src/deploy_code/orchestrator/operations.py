@@ -259,13 +259,20 @@ async def _until_ready(context: Context, step: WaitReady) -> bool:
 
 def _too_late(context: Context, step: WaitReady, ready: int) -> NotReadyError:
     waiting = [each for each in _of_revision(context, step.service, step.revision) if each.phase is not Phase.READY]
+    away = _runtime_away(context.platform.instances(step.service))
     return NotReadyError(
         f"{step.service} r{step.revision} is not ready after {context.timeout:g} s ({ready} of {step.replicas} ready)"
-        + _stuck(context, waiting),
+        + (f": {away}" if away else _stuck(context, waiting)),
         service=step.service,
-        code="E006",
+        code="E014" if away else "E006",
         instance=waiting[0] if waiting else None,
     )
+
+
+def _runtime_away(instances: tuple[Instance, ...]) -> str:
+    """What was said of a runtime that does not answer, by any of them: the one that is to go holds up the one to come."""
+    notes = (_split_code(each.note) for each in instances if each.phase is not Phase.READY)
+    return next((note for code, note in notes if code == "E014"), "")
 
 
 def _stuck(context: Context, waiting: list[Instance]) -> str:
