@@ -270,7 +270,7 @@ def _too_late(context: Context, step: WaitReady, ready: int) -> NotReadyError:
 
 
 def _runtime_away(instances: tuple[Instance, ...]) -> str:
-    """What was said of a runtime that does not answer, by any of them: the one that is to go holds up the one to come."""
+    """What any of them says of a runtime that does not answer: the one that is to go holds up the one to come."""
     notes = (_split_code(each.note) for each in instances if each.phase is not Phase.READY)
     return next((note for code, note in notes if code == "E014"), "")
 
