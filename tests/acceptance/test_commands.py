@@ -261,7 +261,10 @@ def talker(*said: str) -> dict[str, Any]:
 
 def test_logs_of_all_services_are_merged_in_time(project: ProjectFolder) -> None:
     project.write(
-        {"one": talker("1 first", "1 second"), "two": talker("2 first") | {"dependencies": ["one"]}},
+        {
+            "one": talker("1 first", "1 second") | {"min_ready_seconds": 2},  # its first line is out by then
+            "two": talker("2 first") | {"dependencies": ["one"]},
+        },
         deployment={"strategy": "Sequential"},
     )
     project.cli("deploy").ok()
