@@ -117,15 +117,15 @@ def test_a_restart_that_fails_says_so(project: ProjectFolder, port: int) -> None
     assert "E005" in failed.stderr and "spoilt meanwhile" in failed.stderr
 
 
-def test_scale_up_and_down_keeps_the_others(project: ProjectFolder) -> None:
+def test_scale_up_and_down_keeps_the_others(project: ProjectFolder, port: int) -> None:
     write_program(project)
-    project.write({"app": program(8080)})
+    project.write({"app": program(port)})
     project.cli("deploy").ok()
     [first] = pids(project)["app"]
     project.cli("scale", "app=3").ok()
     assert len(pids(project)["app"]) == 3 and first in pids(project)["app"]
     ports = {port for each in instances(project, "app") for port in each["ports"].values()}
-    assert len(ports) == 3 and all(text_at(port) == "v1" for port in ports)
+    assert len(ports) == 3 and all(text_at(each) == "v1" for each in ports)
     project.cli("scale", "app=1").ok()
     assert pids(project)["app"] == {first}, "the highest index goes first"
     assert [row["kind"] for row in history(project)[:2]] == ["scale", "scale"]
@@ -133,10 +133,10 @@ def test_scale_up_and_down_keeps_the_others(project: ProjectFolder) -> None:
 
 @pytest.mark.parametrize("written", [True, False])
 def test_the_replicas_of_the_file_win_at_the_next_deploy_where_it_has_them(
-    project: ProjectFolder, written: bool
+    project: ProjectFolder, port: int, written: bool
 ) -> None:
     write_program(project)
-    project.write({"app": program(8080, **({"replicas": 1} if written else {}))})
+    project.write({"app": program(port, **({"replicas": 1} if written else {}))})
     project.cli("deploy").ok()
     project.cli("scale", "app=2").ok()
     plan = project.cli("plan").ok().stdout

@@ -47,10 +47,10 @@ from support.wait import wait_until
 
 @pytest.fixture
 def busy(project: ProjectFolder, port: int) -> Iterator[subprocess.Popen[str]]:
-    """A deployment that goes on for some two seconds, well under way."""
+    """A deployment that goes on for some four seconds, well under way."""
     write_program(project)
     patient = {"endpoint": "/", **FAST, "retries": 9}
-    slow = program(port, "slow", 2, health_check=patient)
+    slow = program(port, "slow", 4, health_check=patient)
     project.write({"quick": sleeper(), "slow": slow}, deployment={"strategy": "Parallel"})
     running = project.start("deploy")
     until(lambda: {"quick", "slow"} <= set(pids(project)), "the deployment to be under way")

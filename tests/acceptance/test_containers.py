@@ -450,7 +450,7 @@ def test_logs_follow_goes_on_over_restarts_of_a_container(dock: Harbour) -> None
 def test_no_line_of_a_chatty_container_is_lost_or_doubled_when_the_agent_dies(dock: Harbour) -> None:
     count = "n=0; while [ $n -lt 3000 ]; do n=$((n+1)); echo line $n; [ $((n % 100)) = 0 ] && sleep 0.1; done"
     dock.deploy({"box": shell(f"{count}; {SLEEP}")}).ok()
-    dock.until_logged("line 200")
+    dock.until_logged("line 200", "-n", "100000")
     kill(agents(dock.project))
     dock.run("agent", "start").ok()
     dock.until_logged("line 3000", timeout=30)

@@ -22,6 +22,7 @@ from deploy_code.platforms import local
 from deploy_code.platforms.local import LocalPlatform
 from deploy_code.platforms.spawn import agent_is_alive, agent_status, spawn_agent, start_agent, stop_agent
 from support.agents import House, alive, shell, sleeper
+from support.zombies import zombies
 
 
 @pytest.fixture
@@ -280,10 +281,10 @@ async def test_prestart_returns_at_once(house: House):
 
 
 async def test_a_started_agent_that_nobody_opens_leaves_no_zombie(house: House):
-    before = _zombies(os.getpid())  # other tests' children, which are none of this one's business
+    before = zombies()
     starting = spawn_agent(str(house.state))
     await asyncio.to_thread(starting.finish)
-    assert _zombies(os.getpid()) <= before
+    assert zombies() <= before
 
 
 def _identity(house: House) -> Identity:

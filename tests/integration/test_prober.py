@@ -18,6 +18,7 @@ from deploy_code.model import Content, HealthCheck, Port, ProbeResult
 from support.endpoints import answer, saying, serving
 from support.loops import on_both_loops, until
 from support.ports import free_port
+from support.zombies import children
 
 SLOW = HealthCheck(interval_seconds=30)  # once ready, not asked again in a test
 FAST = HealthCheck(interval_seconds=0.05, retries=2, timeout_seconds=5)
@@ -266,22 +267,17 @@ async def test_only_so_many_programs_run_at_once():
         probe.hold.clear()
         prober.watch(f"u{index}", probe, SLOW, born_at=time.time())
     await until(lambda: all(probe.running for probe in probes))  # these start no program
-    running = []
+    running, others = [], children()
     watch = HealthCheck(command=("sleep", "0.05"))
     for index in range(6):
         probe = build_probe(watch, Content(), ports={}, env=dict(os.environ), alive=lambda: True)
         prober.watch(f"c{index}", probe, SLOW, born_at=time.time())
     async with asyncio.timeout(10):
         while prober.starting > 5:
-            running.append(len(_children()))
+            running.append(len(children() - others))
             await asyncio.sleep(0.005)
     assert max(running) == 2
     await prober.close()
-
-
-def _children() -> list[str]:
-    with open(f"/proc/self/task/{os.getpid()}/children") as file:
-        return file.read().split()
 
 
 @on_both_loops
