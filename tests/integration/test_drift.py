@@ -14,7 +14,6 @@ from deploy_code.drivers.cgroup import find
 from deploy_code.model import Drift, HealthCheck, Instance, Phase, Port, Resources, Restart
 from support.agents import House, alive, python, shell, sleeper
 from support.groups import groups_of, need_groups
-from support.wait import wait_until
 
 MARK = "DEPLOY_CODE_STATE"
 LIMITS = Resources(memory_mb=64, cpu_cores=0.5, pids=20)
@@ -164,15 +163,16 @@ async def test_what_has_ended_for_good_is_missing_and_what_comes_back_is_not(hou
 
 
 def stranger(house: House, uuid: str = "f00d", **env: str) -> subprocess.Popen[bytes]:
-    """A process as an instance of this project gets it, which no row knows."""
+    """A process as an instance of this project gets it, which no row knows, with a child that says that it is there."""
     marks = {"DEPLOY_CODE_INSTANCE": uuid, "DEPLOY_CODE_SERVICE": "old", MARK: str(house.state)}
-    command = [
-        sys.executable,
-        "-c",
-        "import subprocess, time; subprocess.Popen(['/bin/sleep', '1000']); time.sleep(1000)",
-    ]
-    child = subprocess.Popen(command, env={**marks, **env}, start_new_session=True)
-    wait_until(lambda: len(_children(child.pid)) == 1)
+    grandchild = "import time; print(flush=True); time.sleep(1000)"
+    script = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {grandchild!r}]); time.sleep(1000)"
+    child = subprocess.Popen(
+        [sys.executable, "-c", script], env={**marks, **env}, start_new_session=True, stdout=subprocess.PIPE
+    )
+    assert child.stdout is not None
+    with child.stdout as told:
+        assert told.readline(), "a process in the middle of its exec has no environment to show"
     return child
 
 

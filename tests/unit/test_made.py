@@ -183,8 +183,9 @@ def test_another_project_and_whoever_says_no_project_are_none_of_ours(tmp_path: 
 
 
 def test_all_processes_of_one_stranger_are_one(tmp_path: Path) -> None:
-    script = "import subprocess, time\nsubprocess.Popen(['sleep', '1000'])\nprint(flush=True)\ntime.sleep(1000)"
-    with process(script, **MARKS, DEPLOY_CODE_STATE=str(tmp_path), PATH=os.environ["PATH"]) as pid:
+    child = "import time; print(flush=True); time.sleep(1000)"
+    script = f"import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', {child!r}])\ntime.sleep(1000)"
+    with process(script, **MARKS, DEPLOY_CODE_STATE=str(tmp_path)) as pid:
         (found,) = strangers(str(tmp_path), known=())
         assert (found.leader.pid, found.processes) == (pid, 2)
         os.killpg(pid, 9)
